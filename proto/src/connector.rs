@@ -1,0 +1,155 @@
+//! Typed connector and format options, parsed from a table's `WITH (…)` map.
+//!
+//! Parsing checks every key and value: an unknown key, a missing one or a bad value is an [`OptionError`] that names
+//! the key, what was found and what would be accepted. Whether a path exists is the connector's business.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+mod parse;
+pub use parse::{OptionError, Options, parse_duration_ms, parse_memory_bytes};
+
+/// Where a source reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SourceConnector {
+    Filesystem(FilesystemSource),
+    Datagen(Datagen),
+    Nexmark(Nexmark),
+}
+
+/// Where a sink writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SinkConnector {
+    Filesystem(FilesystemSink),
+    /// Rows to standard output with the table's name before them, Flink's `print`.
+    Print { prefix: Option<String> },
+    /// The bare final SELECT: a table on a terminal, NDJSON otherwise.
+    Stdout,
+    Blackhole,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FilesystemSource {
+    /// One file, a directory (all files below it whose names start with neither `.` nor `_`), or a glob. Relative to
+    /// the working directory of the process that reads.
+    pub path: String,
+    /// Some: keep following, looking for new files and new lines this often. None: bounded.
+    pub monitor_interval_ms: Option<u64>,
+    pub compression: Compression,
+    /// Uncompressed files larger than this are split for parallel reading. `'source.split-size'`, default 16 MiB.
+    pub split_bytes: u64,
+}
+
+/// `'compression'`: by the file's ending (`.gz`, `.zst`) unless named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Writes `<path>/part-<subtask>-<counter>.<ext>`; a file becomes visible (is renamed from its hidden in-progress
+/// name) only when the checkpoint that closed it has completed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FilesystemSink {
+    pub path: String,
+    /// `'sink.rolling-policy.file-size'`, default 128 MiB.
+    pub rolling_bytes: u64,
+    /// `'sink.rolling-policy.rollover-interval'`, default 30 min.
+    pub rolling_interval_ms: u64,
+    pub compression: Compression,
+}
+
+/// `'connector' = 'datagen'`, Flink's options and ours (`'seed'`, `'fields.X.distinct'`, `'fields.X.max-disorder'`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Datagen {
+    /// None: as fast as possible.
+    pub rows_per_second: Option<u64>,
+    /// None: unbounded.
+    pub number_of_rows: Option<u64>,
+    pub seed: u64,
+    /// One per physical column, in order.
+    pub fields: Vec<DatagenField>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum DatagenField {
+    /// Uniform in [min, max] for numbers (values of the column's type); `distinct` draws from that many values only.
+    Random { min: Option<f64>, max: Option<f64>, length: u32, distinct: Option<u64>, null_rate: f64 },
+    /// From start to end, then the source ends; dealt to the subtasks in turn.
+    Sequence { start: i64, end: i64 },
+    /// Event time: `start_ms` + row number * `step_us` / 1000 - uniform[0, disorder_ms]. For TIMESTAMP columns.
+    /// `start_ms` None: the time at which the source started.
+    EventTime { start_ms: Option<i64>, step_us: u64, disorder_ms: u64 },
+}
+
+/// `'connector' = 'nexmark'`: the auction model of 1 person, 3 auctions, 46 bids in 50 events, with the columns of
+/// the Nexmark DDL (`event_type`, `person`, `auction`, `bid`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nexmark {
+    /// `'events.num'`; None: unbounded.
+    pub events: Option<u64>,
+    /// `'first-event.rate'`: events per second of event time.
+    pub event_rate: u64,
+    /// `'rows-per-second'`: real-time pace; None: as fast as possible.
+    pub rows_per_second: Option<u64>,
+    pub seed: u64,
+    /// Event time of the first event, ms since the epoch.
+    pub base_time_ms: i64,
+    /// Arrival is out of order by at most this.
+    pub disorder_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Format {
+    Json(Json),
+    Csv(Csv),
+    /// Debezium-free changelog: `{"op":"+U","data":{…}}` a line. Sinks of changelogs on `filesystem`.
+    ChangelogJson(Json),
+}
+
+/// What happens to a row that cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnError {
+    /// Stop the job with file, line and reason (the default).
+    Fail,
+    /// Count it, write it to the error table if there is one, go on.
+    Skip,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Json {
+    pub on_error: OnError,
+    /// `'json.timestamp-format.standard'`: how timestamps are written. Reading takes both, and epoch milliseconds.
+    pub timestamps: TimestampFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimestampFormat {
+    /// `2026-03-14 06:59:00.273`
+    Sql,
+    /// `2026-03-14T06:59:00.273` (`Z` behind TIMESTAMP_LTZ)
+    Iso8601,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Csv {
+    pub on_error: OnError,
+    pub delimiter: u8,
+    pub quote: Option<u8>,
+    pub escape: Option<u8>,
+    /// `'csv.null-literal'`; an empty unquoted field of a non-string column is NULL anyway.
+    pub null_literal: Option<String>,
+    /// `'csv.allow-comments'`: lines that start with `#` are skipped.
+    pub comments: bool,
+    /// `'csv.header'`: sources skip the first line of each file, after checking that it names the columns; sinks
+    /// write one. Default false.
+    pub header: bool,
+}
+
+/// A table as its `CREATE TABLE` declared it: options still as text, for the binder and the parsers here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableOptions {
+    pub options: BTreeMap<String, String>,
+}

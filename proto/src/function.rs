@@ -1,0 +1,273 @@
+//! Scalar functions that the worker's core implements itself: Flink's names that DataFusion's library does not have,
+//! or has with another meaning. Everything else in `ExprKind::Call` is a function of DataFusion's library.
+
+use crate::schema::{DataType, Unit};
+use serde::{Deserialize, Serialize};
+
+/// A core function. The planner resolves names to these; the worker matches on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Builtin {
+    /// TO_TIMESTAMP_LTZ(number, precision 0 or 3) → TIMESTAMP_LTZ(3).
+    ToTimestampLtz,
+    /// TO_TIMESTAMP(string [, Java pattern]) → TIMESTAMP(3); NULL where it does not parse.
+    ToTimestamp,
+    /// DATE_FORMAT(timestamp or string, Java pattern) → STRING.
+    DateFormat,
+    /// SPLIT_INDEX(string, delimiter, index from 0) → STRING; NULL where there is no such part.
+    SplitIndex,
+    /// REGEXP_EXTRACT(string, pattern [, group]) → STRING; NULL without a match.
+    RegexpExtract,
+    /// REGEXP(string, pattern) → BOOLEAN.
+    Regexp,
+    /// CHAR_LENGTH(string) → INT.
+    CharLength,
+    /// HASH_CODE(string) → INT: Java's String.hashCode.
+    HashCode,
+    /// UNIX_TIMESTAMP(string or timestamp) → BIGINT seconds.
+    UnixTimestamp,
+    /// FROM_UNIXTIME(seconds [, Java pattern]) → STRING.
+    FromUnixtime,
+    /// EXTRACT(unit FROM t), YEAR(t)…: args (STRING unit literal, t) → BIGINT.
+    Extract,
+    /// FLOOR/CEIL of a time to a unit: args (STRING unit literal, t) → type of t.
+    FloorTime,
+    CeilTime,
+    /// TIMESTAMPDIFF(unit, a, b): args (STRING unit literal, a, b) → INT.
+    TimestampDiff,
+    /// TIMESTAMPADD is lowered to + INTERVAL by the planner.
+    /// SUBSTRING(string, start from 1 [, length]) → STRING, Flink's rules for negative starts.
+    Substring,
+    /// CONCAT(...) → STRING: NULL if any argument is NULL (Flink), unlike DataFusion's.
+    Concat,
+    /// CONCAT_WS(separator, ...) → STRING: NULL arguments skipped.
+    ConcatWs,
+    /// UPPER, LOWER, TRIM(both), LTRIM, RTRIM, REPLACE, LPAD, RPAD, REVERSE, REPEAT, POSITION, LOCATE, INSTR and the
+    /// like come from DataFusion's library.
+    /// IF(condition, a, b) is lowered to CASE; COALESCE, NULLIF, IFNULL too.
+    /// ABS, SIGN, FLOOR, CEIL, ROUND, SQRT, POWER, EXP, LN, LOG10 on the core's types.
+    Abs,
+    Floor,
+    Ceil,
+    Round,
+    Sqrt,
+    Power,
+    Exp,
+    Ln,
+    /// GREATEST, LEAST: NULL if any argument is NULL (Flink).
+    Greatest,
+    Least,
+    /// `array[i]` (from 1) and `map[key]`; NULL out of range.
+    ElementAt,
+    /// CARDINALITY(array or map) → INT.
+    Cardinality,
+    /// ARRAY[...] constructor; all arguments of one type.
+    MakeArray,
+    /// ROW(...) constructor.
+    MakeRow,
+    /// The clock: CURRENT_TIMESTAMP, NOW(), PROCTIME() → TIMESTAMP_LTZ(3). Read once a batch.
+    CurrentTimestamp,
+    /// JSON_VALUE(string, path) → STRING.
+    JsonValue,
+}
+
+impl Builtin {
+    pub const ALL: &'static [Builtin] = &[
+        Builtin::ToTimestampLtz,
+        Builtin::ToTimestamp,
+        Builtin::DateFormat,
+        Builtin::SplitIndex,
+        Builtin::RegexpExtract,
+        Builtin::Regexp,
+        Builtin::CharLength,
+        Builtin::HashCode,
+        Builtin::UnixTimestamp,
+        Builtin::FromUnixtime,
+        Builtin::Extract,
+        Builtin::FloorTime,
+        Builtin::CeilTime,
+        Builtin::TimestampDiff,
+        Builtin::Substring,
+        Builtin::Concat,
+        Builtin::ConcatWs,
+        Builtin::Abs,
+        Builtin::Floor,
+        Builtin::Ceil,
+        Builtin::Round,
+        Builtin::Sqrt,
+        Builtin::Power,
+        Builtin::Exp,
+        Builtin::Ln,
+        Builtin::Greatest,
+        Builtin::Least,
+        Builtin::ElementAt,
+        Builtin::Cardinality,
+        Builtin::MakeArray,
+        Builtin::MakeRow,
+        Builtin::CurrentTimestamp,
+        Builtin::JsonValue,
+    ];
+
+    /// The name in `ExprKind::Call`: prefixed, so that it never meets one of DataFusion's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Builtin::ToTimestampLtz => "ef_to_timestamp_ltz",
+            Builtin::ToTimestamp => "ef_to_timestamp",
+            Builtin::DateFormat => "ef_date_format",
+            Builtin::SplitIndex => "ef_split_index",
+            Builtin::RegexpExtract => "ef_regexp_extract",
+            Builtin::Regexp => "ef_regexp",
+            Builtin::CharLength => "ef_char_length",
+            Builtin::HashCode => "ef_hash_code",
+            Builtin::UnixTimestamp => "ef_unix_timestamp",
+            Builtin::FromUnixtime => "ef_from_unixtime",
+            Builtin::Extract => "ef_extract",
+            Builtin::FloorTime => "ef_floor_time",
+            Builtin::CeilTime => "ef_ceil_time",
+            Builtin::TimestampDiff => "ef_timestamp_diff",
+            Builtin::Substring => "ef_substring",
+            Builtin::Concat => "ef_concat",
+            Builtin::ConcatWs => "ef_concat_ws",
+            Builtin::Abs => "ef_abs",
+            Builtin::Floor => "ef_floor",
+            Builtin::Ceil => "ef_ceil",
+            Builtin::Round => "ef_round",
+            Builtin::Sqrt => "ef_sqrt",
+            Builtin::Power => "ef_power",
+            Builtin::Exp => "ef_exp",
+            Builtin::Ln => "ef_ln",
+            Builtin::Greatest => "ef_greatest",
+            Builtin::Least => "ef_least",
+            Builtin::ElementAt => "ef_element_at",
+            Builtin::Cardinality => "ef_cardinality",
+            Builtin::MakeArray => "ef_make_array",
+            Builtin::MakeRow => "ef_make_row",
+            Builtin::CurrentTimestamp => "ef_current_timestamp",
+            Builtin::JsonValue => "ef_json_value",
+        }
+    }
+
+    pub fn by_name(name: &str) -> Option<Builtin> {
+        Builtin::ALL.iter().copied().find(|f| f.name() == name)
+    }
+
+    /// The result type for these argument types; Err says what would be accepted.
+    pub fn result(self, args: &[DataType]) -> Result<DataType, String> {
+        let expect = |ok: bool, accepted: &str| if ok { Ok(()) } else { Err(accepted.to_string()) };
+        let string = |i: usize| matches!(args.get(i), Some(DataType::String | DataType::Null));
+        let time = |i: usize| {
+            matches!(args.get(i), Some(DataType::Timestamp(_) | DataType::TimestampLtz(_) | DataType::Date | DataType::Time))
+        };
+        let numeric = |i: usize| args.get(i).is_some_and(|t| t.is_numeric() || *t == DataType::Null);
+        let integer = |i: usize| {
+            matches!(args.get(i), Some(DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Null))
+        };
+        let n = args.len();
+        Ok(match self {
+            Builtin::ToTimestampLtz => {
+                expect((n == 1 || n == 2 && integer(1)) && numeric(0), "(number, 0 or 3)")?;
+                DataType::TimestampLtz(Unit::Milli)
+            }
+            Builtin::ToTimestamp => {
+                expect((1..=2).contains(&n) && (0..n).all(string), "(string [, pattern])")?;
+                DataType::Timestamp(Unit::Milli)
+            }
+            Builtin::DateFormat => {
+                expect(n == 2 && (string(0) || time(0)) && string(1), "(timestamp or string, pattern)")?;
+                DataType::String
+            }
+            Builtin::SplitIndex => {
+                expect(n == 3 && string(0) && string(1) && integer(2), "(string, delimiter, index)")?;
+                DataType::String
+            }
+            Builtin::RegexpExtract => {
+                expect((n == 2 || n == 3 && integer(2)) && string(0) && string(1), "(string, pattern [, group])")?;
+                DataType::String
+            }
+            Builtin::Regexp => {
+                expect(n == 2 && string(0) && string(1), "(string, pattern)")?;
+                DataType::Boolean
+            }
+            Builtin::CharLength | Builtin::HashCode => {
+                expect(n == 1 && string(0), "(string)")?;
+                DataType::Int32
+            }
+            Builtin::UnixTimestamp => {
+                expect(n == 1 && (string(0) || time(0)), "(string or timestamp)")?;
+                DataType::Int64
+            }
+            Builtin::FromUnixtime => {
+                expect((n == 1 || n == 2 && string(1)) && integer(0), "(seconds [, pattern])")?;
+                DataType::String
+            }
+            Builtin::Extract => {
+                expect(n == 2 && string(0) && time(1), "(unit, date, time or timestamp)")?;
+                DataType::Int64
+            }
+            Builtin::FloorTime | Builtin::CeilTime => {
+                expect(n == 2 && string(0) && time(1), "(unit, date, time or timestamp)")?;
+                args[1].clone()
+            }
+            Builtin::TimestampDiff => {
+                expect(n == 3 && string(0) && time(1) && time(2), "(unit, timestamp, timestamp)")?;
+                DataType::Int32
+            }
+            Builtin::Substring => {
+                expect((n == 2 || n == 3 && integer(2)) && string(0) && integer(1), "(string, start [, length])")?;
+                DataType::String
+            }
+            Builtin::Concat => {
+                expect(n > 0 && (0..n).all(string), "(string, …)")?;
+                DataType::String
+            }
+            Builtin::ConcatWs => {
+                expect(n > 1 && (0..n).all(string), "(separator, string, …)")?;
+                DataType::String
+            }
+            Builtin::Abs | Builtin::Floor | Builtin::Ceil => {
+                expect(n == 1 && numeric(0), "(number)")?;
+                args[0].clone()
+            }
+            Builtin::Round => {
+                expect((n == 1 || n == 2 && integer(1)) && numeric(0), "(number [, digits])")?;
+                args[0].clone()
+            }
+            Builtin::Sqrt | Builtin::Exp | Builtin::Ln => {
+                expect(n == 1 && numeric(0), "(number)")?;
+                DataType::Float64
+            }
+            Builtin::Power => {
+                expect(n == 2 && numeric(0) && numeric(1), "(number, number)")?;
+                DataType::Float64
+            }
+            Builtin::Greatest | Builtin::Least | Builtin::MakeArray => {
+                let first = args.iter().find(|t| **t != DataType::Null).cloned().unwrap_or(DataType::Null);
+                let same = args.iter().all(|t| *t == first || *t == DataType::Null);
+                expect(n > 0 && same, "(values of one type)")?;
+                if self == Builtin::MakeArray { DataType::Array(Box::new(first)) } else { first }
+            }
+            Builtin::ElementAt => match (n, args.first()) {
+                (2, Some(DataType::Array(item))) if integer(1) => (**item).clone(),
+                (2, Some(DataType::Map(key, value))) if **key == args[1] => (**value).clone(),
+                _ => return Err("(array, position) or (map, key)".into()),
+            },
+            Builtin::Cardinality => {
+                expect(n == 1 && matches!(args[0], DataType::Array(_) | DataType::Map(..)), "(array or map)")?;
+                DataType::Int32
+            }
+            Builtin::MakeRow => DataType::Row(
+                args.iter()
+                    .enumerate()
+                    .map(|(i, ty)| crate::schema::Field::new(format!("EXPR${i}"), ty.clone(), true))
+                    .collect(),
+            ),
+            Builtin::CurrentTimestamp => {
+                expect(n == 0, "()")?;
+                DataType::TimestampLtz(Unit::Milli)
+            }
+            Builtin::JsonValue => {
+                expect(n == 2 && string(0) && string(1), "(string, path)")?;
+                DataType::String
+            }
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! The operator graph: what the planner makes, the scheduler places and a worker runs.
+//!
+//! A [`Plan`] that passes [`Plan::validate`] can be deployed: edges match schemas, every column exists with its
+//! type, changelogs reach only operators that take them, keyed operators get keyed exchanges, there is no cycle.
+
+use crate::connector::{Format, SinkConnector, SourceConnector};
+use crate::expr::Expr;
+use crate::ids::OperatorId;
+use crate::schema::Schema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+mod explain;
+mod validate;
+pub use explain::{dot, text};
+pub use validate::PlanError;
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub name: String,
+    /// In topological order: an edge goes from a lower position to a higher one.
+    pub operators: Vec<Operator>,
+    pub edges: Vec<Edge>,
+    pub max_parallelism: u16,
+    /// The job's `SET` options that the runtime reads (`state.backend`, `execution.checkpointing.interval`, …),
+    /// as checked text.
+    pub config: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operator {
+    pub id: OperatorId,
+    /// For people: `Source(bid)`, `WindowAggregate(TUMBLE 10 s by auction)`.
+    pub name: String,
+    pub kind: OperatorKind,
+    pub parallelism: u32,
+    /// Columns of the main output. For a changelog output, `_op` is its last column.
+    pub schema: Schema,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    pub from: OperatorId,
+    pub output: Output,
+    pub to: OperatorId,
+    /// Which input of `to`: 0, or 1 for the right side of a join. Several edges may feed one input (UNION ALL).
+    pub input: usize,
+    pub exchange: Exchange,
+    /// Rows carry `_op` as their last column.
+    pub changelog: bool,
+}
+
+/// The outputs of an operator. Side outputs carry what would otherwise be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Output {
+    Main,
+    /// Late rows of a window operator, with the schema of its input.
+    Late,
+    /// Undecodable rows of a source, with [`error_schema`].
+    Errors,
+}
+
+/// How rows find a subtask of the consumer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Exchange {
+    /// Subtask i to subtask i; same parallelism; fused into one task when nothing else is in the way.
+    Forward,
+    /// By key group of the hash of these columns.
+    Hash(Vec<usize>),
+    /// Round robin by batch.
+    Rebalance,
+    /// All to subtask 0.
+    Gather,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum OperatorKind {
+    Source(Source),
+    Calc(Calc),
+    WindowAssign(WindowAssign),
+    WindowAggregate(WindowAggregate),
+    GroupAggregate(GroupAggregate),
+    WindowJoin(WindowJoin),
+    Predict(Predict),
+    Sink(Sink),
+}
+
+/// Reads, decodes, computes columns and stamps watermarks, per split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    pub table: String,
+    pub connector: SourceConnector,
+    /// None for connectors that make rows themselves (datagen, nexmark).
+    pub format: Option<Format>,
+    /// The columns that the connector and format deliver, pruned to what is used; METADATA columns last.
+    pub physical: Schema,
+    /// METADATA columns: (position in `physical`, key), e.g. `file.path`.
+    pub metadata: Vec<(usize, String)>,
+    /// Over `physical`: the output columns of the operator (computed columns included).
+    pub project: Vec<Expr>,
+    pub watermark: Option<Watermark>,
+}
+
+/// Over the source's `physical` columns: an expression of type Timestamp or TimestampLtz. The watermark of a split
+/// is the maximum of its value over the rows read; NULLs are passed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watermark {
+    pub expr: Expr,
+    /// A split that delivers nothing for this long stops holding back the others. None: never.
+    pub idle_timeout_ms: Option<u64>,
+}
+
+/// Filter, then project. Stateless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calc {
+    /// A row passes when this is TRUE (neither FALSE nor NULL).
+    pub filter: Option<Expr>,
+    /// Over the input (`_op` included, when it is a changelog: the planner passes it through last).
+    pub project: Vec<Expr>,
+}
+
+/// How rows get their windows. Durations and bounds in milliseconds; windows are [start, end) and aligned to the
+/// epoch plus `offset_ms`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Window {
+    Tumble { size_ms: i64, offset_ms: i64 },
+    Hop { size_ms: i64, slide_ms: i64, offset_ms: i64 },
+    Cumulate { max_ms: i64, step_ms: i64, offset_ms: i64 },
+    /// Per key (`PARTITION BY`): ends `gap_ms` after the last row.
+    Session { gap_ms: i64 },
+    /// The rows carry their window already: columns of type Timestamp(ms) or TimestampLtz(ms).
+    Attached { start: usize, end: usize },
+}
+
+/// The clock of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Time {
+    /// Event time: this column (Timestamp or TimestampLtz of any unit). Rows with NULL there are counted as
+    /// dropped (`null_time_rows`) and go to no window.
+    Event { column: usize },
+    /// The subtask's clock at the row's arrival.
+    Processing,
+}
+
+/// A window TVF whose rows are used as they are: each row is repeated for every window it belongs to, with
+/// `window_start`, `window_end`, `window_time` appended (Timestamp(ms) or TimestampLtz(ms) as the time column).
+/// Not for SESSION, which the planner only takes under an aggregate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowAssign {
+    pub window: Window,
+    pub time: Time,
+}
+
+/// Grouped aggregation per window; fires once, when the watermark passes the window's last millisecond.
+///
+/// Output: keys, aggregates, then window_start, window_end, window_time (= end - 1 ms) as Timestamp(ms) or
+/// TimestampLtz(ms) (`ltz`). Local phase output: see `Phase`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowAggregate {
+    pub window: Window,
+    pub time: Time,
+    pub ltz: bool,
+    /// Columns of the input.
+    pub keys: Vec<usize>,
+    pub aggregates: Vec<Aggregate>,
+    pub phase: Phase,
+    /// The window operator has a side output for late rows.
+    pub late_output: bool,
+}
+
+/// Two-phase aggregation: Local combines what it can before the exchange, Global merges.
+///
+/// Local output (and Global input): keys, then for each aggregate its state columns
+/// ([`Aggregate::state_types`]), then `slice_end` (Int64, ms) and `rows` (Int64, input rows combined).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    Single,
+    Local,
+    Global,
+}
+
+/// One aggregate function call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    pub function: AggregateFunction,
+    /// Column of the input; None for COUNT(*).
+    pub arg: Option<usize>,
+    /// Type of the argument (Null for COUNT(*)): Global needs it and no longer sees the column.
+    pub arg_ty: crate::schema::DataType,
+    /// A Boolean column: only rows where it is TRUE are counted.
+    pub filter: Option<usize>,
+    pub distinct: bool,
+    /// Type of the result.
+    pub ty: crate::schema::DataType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AggregateFunction {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    StddevPop,
+    StddevSamp,
+    VarPop,
+    VarSamp,
+    /// By arrival order, NULLs skipped.
+    FirstValue,
+    LastValue,
+}
+
+/// GROUP BY without a window, and SELECT DISTINCT: a changelog. Output: keys, aggregates, `_op`.
+///
+/// Within one input batch the updates of a key are folded: at most one -U/+U pair (or +I, or -D) leaves a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupAggregate {
+    pub keys: Vec<usize>,
+    pub aggregates: Vec<Aggregate>,
+    /// The input is a changelog: rows with -U and -D are retracted.
+    pub retracting: bool,
+    /// `SET 'table.exec.state.ttl'`, ms since the last update of a key by the processing clock. None: for ever.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Join of two inputs that carry windows, on equal windows and equal keys. Output of Inner, Left, Right, Full: left
+/// columns then right columns; of Semi and Anti: left columns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowJoin {
+    pub kind: JoinKind,
+    /// Equal pairs beyond the window, (left column, right column); types are equal. Rows with a NULL key match nothing.
+    pub keys: Vec<(usize, usize)>,
+    /// (start column, end column) of each input.
+    pub left_window: (usize, usize),
+    pub right_window: (usize, usize),
+    /// Over left columns then right columns: what else a pair must fulfil.
+    pub filter: Option<Expr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    Semi,
+    Anti,
+}
+
+/// `ML_PREDICT`: input columns, then the model's outputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Predict {
+    pub model: Model,
+    /// Columns of the input that feed the model's declared inputs, in their order.
+    pub args: Vec<usize>,
+}
+
+/// A model as `CREATE MODEL` declared it and the planner checked it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    pub name: String,
+    /// `onnx`.
+    pub provider: String,
+    pub path: String,
+    /// crc32 and length of the file that was checked at plan time; a worker refuses another.
+    pub digest: String,
+    pub inputs: Schema,
+    pub outputs: Schema,
+    /// Name of the graph's output for each declared output, in order (`'onnx.outputs'`, or by name, or by position).
+    pub bindings: Vec<String>,
+    /// Rows per inference call.
+    pub batch_rows: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sink {
+    pub table: String,
+    pub connector: SinkConnector,
+    /// None for print, stdout and blackhole.
+    pub format: Option<Format>,
+    /// The input carries `_op`.
+    pub changelog: bool,
+}
+
+impl Plan {
+    pub fn operator(&self, id: OperatorId) -> Option<&Operator> {
+        self.operators.iter().find(|op| op.id == id)
+    }
+
+    pub fn inputs_of(&self, id: OperatorId) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |edge| edge.to == id)
+    }
+
+    pub fn outputs_of(&self, id: OperatorId) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |edge| edge.from == id)
+    }
+}
+
+/// The schema of an operator's side output of undecodable rows.
+pub fn error_schema() -> Schema {
+    use crate::schema::{DataType, Field};
+    Schema::new(vec![
+        Field::new("table_name", DataType::String, false),
+        Field::new("file", DataType::String, true),
+        Field::new("line", DataType::Int64, true),
+        Field::new("raw", DataType::String, true),
+        Field::new("error", DataType::String, false),
+    ])
+}

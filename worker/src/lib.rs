@@ -1,0 +1,18 @@
+//! EdgeFlow's TaskManager: runs the subtasks of an operator graph over Arrow batches, keeps their keyed state and
+//! takes part in checkpoints. Knows no SQL; what to run comes as an `ef_proto::plan::Plan`.
+
+pub mod agent;
+pub mod barrier;
+pub mod config;
+pub mod connector;
+pub mod error;
+pub mod exchange;
+pub mod expr;
+pub mod format;
+pub mod frame;
+pub mod metrics;
+pub mod model;
+pub mod operator;
+pub mod state;
+pub mod task;
+pub mod time;
