@@ -9,7 +9,9 @@ use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
 pub mod accumulate;
+pub mod group_aggregate;
 pub mod keys;
+pub mod session;
 pub mod window_aggregate;
 
 // Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.
