@@ -479,3 +479,6 @@ fn mark_changes(old: &ArrayRef, new: &ArrayRef, positions: &[usize], changed: &m
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

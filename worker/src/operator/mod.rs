@@ -12,6 +12,8 @@ pub mod accumulate;
 pub mod group_aggregate;
 pub mod keys;
 pub mod session;
+#[cfg(test)]
+pub mod testing;
 pub mod window_aggregate;
 
 // Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.

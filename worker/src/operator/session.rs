@@ -511,3 +511,6 @@ impl Operator for SessionAggregate {
 
 /// Version of the blob.
 const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests;

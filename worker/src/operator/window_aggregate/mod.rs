@@ -622,3 +622,6 @@ pub(super) fn per_milli(column: &ArrayRef) -> Result<i64> {
         other => Err(Error::new(Code::Internal, format!("a time column of type {other}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Sessions against a naive recomputation over random rows, disorder, watermarks and restarts.
+
+use super::*;
+use crate::operator::testing::*;
+use ef_proto::schema::Unit;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+const BOUNDS: [(&str, DataType); 3] = [
+    ("window_start", DataType::Timestamp(Unit::Milli)),
+    ("window_end", DataType::Timestamp(Unit::Milli)),
+    ("window_time", DataType::Timestamp(Unit::Milli)),
+];
+const GAP: i64 = 10;
+
+/// The open sessions of one key's rows: runs of times at most `GAP` apart.
+fn runs(rows: &[(Vec<Value>, i64)]) -> Vec<Vec<(Vec<Value>, i64)>> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|i| rows[*i].1);
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    for i in order {
+        match runs.last_mut() {
+            Some(run) if rows[i].1 - rows[*run.last().unwrap()].1 <= GAP => run.push(i),
+            _ => runs.push(vec![i]),
+        }
+    }
+    runs.into_iter()
+        .map(|mut run| {
+            run.sort_unstable();
+            run.into_iter().map(|i| rows[i].clone()).collect()
+        })
+        .collect()
+}
+
+/// One random history; `broken`: a row that touches an open session is late by its own end.
+fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let aggregates = aggregates(false);
+    let plan = plan::WindowAggregate {
+        window: Window::Session { gap_ms: GAP },
+        time: Time::Event { column: TIME },
+        ltz: false,
+        keys: keys.to_vec(),
+        aggregates: aggregates.clone(),
+        phase: Phase::Single,
+        late_output: true,
+    };
+    let make = || SessionAggregate::new(&plan, &input(), &output(keys, &aggregates, &BOUNDS), 16).unwrap();
+    let mut operator = make();
+    let mut out = Collect::new(kind);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let mut open: BTreeMap<String, Vec<(Vec<Value>, i64)>> = BTreeMap::new();
+    let mut expected: Vec<Vec<Value>> = Vec::new();
+    let (mut now, mut watermark, mut late, mut late_expected) = (0i64, i64::MIN, 0, 0);
+    for step in 0..41 {
+        let rows: Vec<Vec<Value>> = (0..rng.random_range(0..30))
+            .map(|_| {
+                now += if rng.random_bool(0.1) { rng.random_range(0..40) } else { rng.random_range(0..4) };
+                let time = now - rng.random_range(0..30);
+                random_row(&mut rng, time)
+            })
+            .collect();
+        for row in &rows {
+            let Value::Int(time) = row[TIME] else { continue };
+            let mine = open.entry(key_name(keys, row)).or_default();
+            let mut with = mine.clone();
+            with.push((row.clone(), time));
+            let run = runs(&with).into_iter().find(|run| run.iter().any(|r| r == with.last().unwrap())).unwrap();
+            let last = if broken { time } else { run.iter().map(|(_, time)| *time).max().unwrap() };
+            if last + GAP - 1 <= watermark {
+                late_expected += 1;
+            } else {
+                *mine = with;
+            }
+        }
+        operator.on_batch(0, batch_of(&rows), &mut out).unwrap();
+        match rng.random_range(0..4) {
+            _ if step == 40 => watermark = END_OF_TIME,
+            0 => watermark = watermark.max(now - rng.random_range(0..25)),
+            1 => {
+                late += operator.late_rows();
+                let mut fresh = make();
+                restart(&mut operator, &mut fresh, &mut out);
+                operator = fresh;
+                continue;
+            }
+            _ => continue,
+        }
+        operator.on_watermark(watermark, &mut out).unwrap();
+        for mine in open.values_mut() {
+            let (mut kept, all) = (Vec::new(), runs(mine));
+            for run in all {
+                let (start, end) =
+                    (run.iter().map(|r| r.1).min().unwrap(), run.iter().map(|r| r.1).max().unwrap() + GAP);
+                if end - 1 > watermark {
+                    kept.extend(run);
+                    continue;
+                }
+                let rows: Vec<&Vec<Value>> = run.iter().map(|(row, _)| row).collect();
+                let mut row = naive_groups(keys, &aggregates, &rows).remove(0);
+                row.extend([start, end, end - 1].map(Value::Int));
+                expected.push(row);
+            }
+            // Arrival order was lost by the runs; put it back.
+            let old = std::mem::take(mine);
+            let mut left = kept;
+            *mine = old
+                .into_iter()
+                .filter(|row| left.iter().position(|other| other == row).map(|at| left.swap_remove(at)).is_some())
+                .collect();
+        }
+    }
+    late += operator.late_rows();
+    assert!(operator.keys.is_empty(), "keys without sessions are forgotten");
+    operator.snapshot(&mut out.store).unwrap();
+    assert!(kind == Kind::Memory || out.store.map.is_empty());
+    let late_rows: usize = out.late.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(late_rows as u64, late);
+    late == late_expected && same_rows(&sorted(rows_of(&out.main)), &sorted(expected))
+}
+
+#[test]
+fn sessions_equal_a_naive_recomputation() {
+    for keys in [vec![], vec![0], vec![1], vec![0, 1]] {
+        for kind in [Kind::Memory, Kind::Disk] {
+            for seed in 0..30 {
+                assert!(agrees(seed, &keys, kind, false), "seed {seed}, keys {keys:?}, {kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_oracle_with_another_late_rule_is_noticed() {
+    assert!((0..30).any(|seed| !agrees(seed, &[0], Kind::Memory, true)));
+}
