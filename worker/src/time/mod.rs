@@ -1,4 +1,5 @@
-//! Event time: the merge of watermarks over channels or lanes.
+//! Event time: civil time and its text, the merge of watermarks over channels or lanes.
 
 mod merge;
+
 pub use merge::{Change, Merge};
