@@ -1,5 +1,7 @@
 //! Runs the real `efctl` as a user does, and compares what it wrote with what is expected.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait for processes")]
+
 pub mod events;
 pub mod rows;
 pub mod shared;
