@@ -8,7 +8,7 @@ use crate::exchange::{Gate, Partitioner, Sender, gate};
 use crate::expr::CalcProgram;
 use crate::metrics::{Metered, OperatorMetrics, Role};
 use crate::operator;
-use crate::state::{Restored, Store, Stores, download};
+use crate::state::{Restored, Root, Store, Stores, download};
 use crate::task::{
     Body, Clock, Control, Events, ExchangeOutput, Exit, GatedTask, Node, Out, Outputs, RowTime, SourceTask, Target,
     TaskEvent,
@@ -19,8 +19,6 @@ use ef_proto::keys::range_of;
 use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Plan, Source};
 use ef_proto::rpc::Deploy;
 use ef_proto::schema::Schema;
-use object_store::ObjectStore;
-use object_store::path::Path;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -28,8 +26,8 @@ use std::sync::Arc;
 pub(super) struct Deployment {
     pub config: WorkerConfig,
     pub clock: Clock,
-    pub store: Arc<dyn ObjectStore>,
-    pub root: Path,
+    /// Where the job's checkpoints lie.
+    pub root: Root,
     pub events: Events,
 }
 
@@ -59,7 +57,7 @@ pub(super) async fn deploy(
                 let mut parts = Vec::new();
                 for old in state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range)) {
                     let dir = with.config.work_dir.join(format!("restore-{}-{}-{}", op.id, index, old.index));
-                    let part = download(with.store.as_ref(), &with.root, old, &dir).await.map_err(|e| (op.id, e))?;
+                    let part = download(&with.root, old.clone(), dir).await.map_err(|e| (op.id, e))?;
                     parts.push(part);
                 }
                 restored.insert(subtask, parts);
@@ -107,7 +105,7 @@ impl<'a> Builder<'a> {
         let keyed = plan.operators.iter().filter(|op| is_keyed(op)).map(|op| op.parallelism as usize).sum::<usize>();
         let fail = |e| (OperatorId(0), e);
         let backend = config::backend(&plan.config).map_err(fail)?;
-        let stores = Stores::open(backend, &with.config.work_dir, with.config.memory_bytes).map_err(fail)?;
+        let stores = Stores::open(backend, &with.config.work_dir, with.config.memory_bytes, command.incarnation);
         let memory_share = stores.hot_bytes(with.config.memory_bytes) as usize / keyed.max(1);
         let mut builder = Builder {
             with,

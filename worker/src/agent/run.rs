@@ -4,13 +4,11 @@ use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error};
 use crate::metrics::Metered;
-use crate::state::upload;
+use crate::state::{Origin, Root, upload};
 use crate::task::{Clock, Control, NodeSnapshot, TaskEvent};
 use ef_proto::checkpoint::SubtaskState;
 use ef_proto::ids::{Epoch, Incarnation};
 use ef_proto::rpc::{Command, Deploy, Event};
-use object_store::ObjectStore;
-use object_store::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -28,9 +26,8 @@ pub struct AgentHandle {
 pub struct Agent {
     config: WorkerConfig,
     clock: Clock,
-    store: Arc<dyn ObjectStore>,
-    /// The job's directory in the store.
-    root: Path,
+    /// Where the job's checkpoints lie.
+    root: Root,
     events: mpsc::Sender<Event>,
     tasks: mpsc::Sender<TaskEvent>,
     metered: Arc<Mutex<Vec<Metered>>>,
@@ -46,13 +43,13 @@ struct Job {
 }
 
 impl Agent {
-    /// Starts the agent on the current tokio runtime. `store` and `root`: where checkpoints go.
-    pub fn start(config: WorkerConfig, clock: Clock, store: Arc<dyn ObjectStore>, root: Path) -> AgentHandle {
+    /// Starts the agent on the current tokio runtime. `root`: where the job's checkpoints go.
+    pub fn start(config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
         let (commands, commands_rx) = mpsc::channel(MAILBOX);
         let (events, events_rx) = mpsc::channel(MAILBOX);
         let (tasks, tasks_rx) = mpsc::channel(MAILBOX);
         let metered = Arc::new(Mutex::new(Vec::new()));
-        let agent = Agent { config, clock, store, root, events, tasks, metered: metered.clone(), job: None };
+        let agent = Agent { config, clock, root, events, tasks, metered: metered.clone(), job: None };
         tokio::spawn(agent.run(commands_rx, tasks_rx));
         AgentHandle { commands, events: events_rx, metered }
     }
@@ -110,7 +107,6 @@ impl Agent {
         let deployment = Deployment {
             config: self.config.clone(),
             clock: self.clock.clone(),
-            store: self.store.clone(),
             root: self.root.clone(),
             events: self.tasks.clone(),
         };
@@ -155,11 +151,12 @@ impl Agent {
             return Some(Event::Acked { epoch, subtask, state });
         };
         let control = job.started.iter().find(|s| s.subtasks.contains(&subtask)).map(|s| s.control.clone());
-        let (store, root, events) = (self.store.clone(), self.root.clone(), self.events.clone());
-        let incarnation = job.incarnation;
+        let (root, events) = (self.root.clone(), self.events.clone());
+        let origin =
+            Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
         tokio::spawn(async move {
             let sequence = staged.sequence;
-            let event = match upload(store.as_ref(), &root, staged, subtask, incarnation, epoch).await {
+            let event = match upload(&root, staged, origin).await {
                 Ok(mut state) => {
                     // Before the ack: the store must know the names when the checkpoint completes.
                     if let Some(control) = control {

@@ -1,7 +1,7 @@
 //! Splits a batch by the subtask that owns each row's key group. Keeps its index buffers between batches.
 
 use crate::error::{Context, Result};
-use crate::hash::hash_rows;
+use crate::keys::hash_rows;
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_buffer::ScalarBuffer;
 use arrow_select::take::take_record_batch;

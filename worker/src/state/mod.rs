@@ -9,7 +9,12 @@ pub mod restore;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 pub mod snapshot;
+mod stores;
 pub mod upload;
+
+pub use memory::MemoryStore;
+pub use stores::Stores;
+pub use upload::{Origin, Root, download, upload};
 
 use crate::error::Result;
 use ef_proto::checkpoint::Layout;
