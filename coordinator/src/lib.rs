@@ -1,1 +1,3 @@
-//! coordinator
+//! The JobManager as a library: the planner.
+
+pub mod planner;
