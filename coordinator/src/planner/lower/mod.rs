@@ -59,7 +59,7 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
         operators,
         edges,
         max_parallelism: settings.max_parallelism,
-        config: bound.config,
+        config: config::normalised(bound.config),
     };
     let internal = |error| PlannerError::new(format!("internal error of the planner: {error}"), Span::UNKNOWN);
     plan.validate().map_err(internal)?;
