@@ -9,9 +9,12 @@ use ef_proto::ids::{Epoch, OperatorId};
 
 mod blackhole;
 pub mod filesystem;
+mod generate;
+pub mod nexmark;
 mod print;
 mod sinks;
 mod stdout;
+pub use generate::Clock;
 pub use sinks::sink;
 
 /// Where a source's or sink's subtask stands.
