@@ -1,0 +1,5 @@
+//! `'connector' = 'filesystem'`: files of rows in a directory.
+
+mod file;
+mod pending;
+pub mod sink;
