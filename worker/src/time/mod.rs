@@ -1,1 +1,3 @@
 //! time
+
+pub mod civil;
