@@ -3,6 +3,10 @@
 //! A source decodes into the plan's `physical` schema; computed columns and watermarks are the task's work. Both
 //! traits are called from one task thread; a connector with async I/O runs it elsewhere behind a bounded queue.
 
+pub mod filesystem;
+pub mod registry;
+pub use registry::*;
+
 use crate::error::Result;
 use arrow_array::RecordBatch;
 use ef_proto::ids::Epoch;

@@ -7,4 +7,19 @@ pub mod decode;
 pub mod json;
 mod scalar;
 
+use crate::error::{Error, Result};
+use arrow_array::ArrayRef;
+use ef_proto::schema::Field;
+
 pub use decode::{DecodeError, Decoded, Decoder, ErrorRows, Stop, decoder};
+
+/// A column of `rows` times the value that `text` stands for: METADATA columns.
+pub(crate) fn constant(field: &Field, text: &str, rows: usize) -> Result<ArrayRef> {
+    let mut column = column::Column::new(field)?;
+    for _ in 0..rows {
+        if !scalar::append(&mut column, text.as_bytes()) {
+            return Err(Error::invalid(format!("column \"{}\": {} cannot hold {text}", field.name, field.ty)));
+        }
+    }
+    column.finish()
+}
