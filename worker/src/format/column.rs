@@ -251,10 +251,6 @@ impl Column {
         self.len = len;
     }
 
-    pub fn arrow_field(&self) -> FieldRef {
-        self.arrow.clone()
-    }
-
     /// The array of what has been appended; the column is empty again and keeps room for as much.
     pub fn finish(&mut self) -> Result<ArrayRef> {
         let len = std::mem::take(&mut self.len);

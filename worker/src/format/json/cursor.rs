@@ -39,7 +39,7 @@ pub(super) fn fault(reason: impl Into<String>) -> Box<Fault> {
 }
 
 /// A number read without a detour: `mantissa` / 10^`decimals`.
-pub(super) struct Short {
+pub(crate) struct Short {
     pub negative: bool,
     pub mantissa: u64,
     pub decimals: usize,
