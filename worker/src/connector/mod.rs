@@ -12,9 +12,12 @@ pub mod filesystem;
 mod generate;
 pub mod nexmark;
 mod print;
+mod registry;
 mod sinks;
 mod stdout;
+
 pub use generate::Clock;
+pub use registry::source;
 pub use sinks::sink;
 
 /// Where a source's or sink's subtask stands.
