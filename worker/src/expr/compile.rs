@@ -184,7 +184,7 @@ fn case(expr: &Expr, branches: &[(Expr, Expr)], otherwise: Option<&Expr>) -> Res
     };
     Ok(Node::Case {
         branches: branches.iter().map(|(when, then)| branch(when, then)).collect::<Result<_>>()?,
-        otherwise: branch(&yes, otherwise.unwrap_or(&no))?,
+        otherwise: Box::new(branch(&yes, otherwise.unwrap_or(&no))?),
         ty: expr.ty.clone(),
     })
 }

@@ -26,7 +26,7 @@ pub(crate) enum Node {
     Now,
     Apply { kernel: Kernel, args: Vec<Node>, text: String },
     Logic { and: bool, left: Box<Node>, right: Box<Node>, columns: Vec<usize> },
-    Case { branches: Vec<Branch>, otherwise: Branch, ty: DataType },
+    Case { branches: Vec<Branch>, otherwise: Box<Branch>, ty: DataType },
 }
 
 /// A condition (constant TRUE for ELSE) and its result, with the columns that each reads.

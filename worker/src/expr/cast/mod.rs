@@ -5,7 +5,7 @@ mod number;
 mod text;
 mod time;
 
-pub(crate) use text::{Write, writer};
+
 
 use super::value::{Kernel, Value, nulls, row_of};
 use arrow_array::cast::AsArray;
