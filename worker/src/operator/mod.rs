@@ -18,6 +18,15 @@ pub trait Emit {
     }
 }
 
+/// What an operator may use during one call.
+pub struct Scope<'a> {
+    pub out: &'a mut dyn Emit,
+    /// The operator's own store (a [`crate::state::Kind::Memory`] one that is never snapshotted, if it is not keyed).
+    pub store: &'a mut dyn Store,
+    /// The processing clock, ms since the epoch, read once a batch.
+    pub now_ms: i64,
+}
+
 /// One operator's subtask.
 ///
 /// State rule: an operator whose store is [`crate::state::Kind::Memory`] keeps all its state in its own tables and
@@ -25,15 +34,16 @@ pub trait Emit {
 /// write-back cache: it puts what changed since the last snapshot (deletes included) and may evict after a put.
 pub trait Operator: Send {
     /// Rows of input `input`. `_op` is the last column on changelog edges.
-    fn on_batch(&mut self, input: usize, batch: RecordBatch, out: &mut dyn Emit) -> Result<()>;
+    fn on_batch(&mut self, input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()>;
 
     /// Event time has reached `watermark` (ms); it only ever grows, and is `END_OF_TIME` when a bounded input ends.
-    fn on_watermark(&mut self, _watermark: i64, _out: &mut dyn Emit) -> Result<()> {
+    fn on_watermark(&mut self, _watermark: i64, _scope: &mut Scope<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// The processing clock, ms since the epoch; called about every 10 ms, between batches, if [`Operator::clocked`].
-    fn on_clock(&mut self, _now_ms: i64, _out: &mut dyn Emit) -> Result<()> {
+    /// The processing clock has moved (`scope.now_ms`); called about every 10 ms, between batches, if
+    /// [`Operator::clocked`].
+    fn on_clock(&mut self, _scope: &mut Scope<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -42,7 +52,7 @@ pub trait Operator: Send {
     }
 
     /// A barrier is about to pass: emit what must not stay behind it (a local aggregate's partial results).
-    fn before_barrier(&mut self, _out: &mut dyn Emit) -> Result<()> {
+    fn before_barrier(&mut self, _scope: &mut Scope<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -58,7 +68,7 @@ pub trait Operator: Send {
     }
 
     /// All inputs have ended; the last call but for snapshots. Windows have already fired by `END_OF_TIME`.
-    fn on_end(&mut self, _out: &mut dyn Emit) -> Result<()> {
+    fn on_end(&mut self, _scope: &mut Scope<'_>) -> Result<()> {
         Ok(())
     }
 
