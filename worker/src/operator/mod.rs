@@ -8,6 +8,10 @@ use crate::state::Store;
 use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
+pub mod keys;
+
+// Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.
+
 /// Where an operator's rows go: the next operator of the chain, or an exchange.
 pub trait Emit {
     fn emit_to(&mut self, output: Output, batch: RecordBatch) -> Result<()>;
