@@ -9,6 +9,10 @@ use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
 pub mod keys;
+#[cfg(test)]
+mod map_store;
+pub mod window_assign;
+pub mod window_join;
 
 // Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.
 

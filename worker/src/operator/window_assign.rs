@@ -4,7 +4,7 @@
 //! Rows are not repeated by copying: a batch goes out once per window of its rows, sharing the input's columns, and
 //! only where some rows lack a k-th window (CUMULATE, NULL times) are the others picked out.
 
-use super::{Emit, Operator};
+use super::{Operator, Scope};
 use crate::error::{Context, Error, Result};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType};
@@ -21,7 +21,6 @@ pub struct WindowAssign {
     /// Time zone of the appended columns: none for TIMESTAMP, UTC for TIMESTAMP_LTZ.
     zone: Option<Arc<str>>,
     schema: SchemaRef,
-    now_ms: i64,
     dropped: u64,
     // Buffers, reused from batch to batch.
     times: Vec<Option<i64>>,
@@ -119,7 +118,6 @@ impl WindowAssign {
             time: spec.time,
             zone,
             schema: output.to_arrow(),
-            now_ms: 0,
             dropped: 0,
             times: Vec::new(),
             rows: Vec::new(),
@@ -137,7 +135,7 @@ impl WindowAssign {
 }
 
 impl Operator for WindowAssign {
-    fn on_batch(&mut self, _input: usize, batch: RecordBatch, out: &mut dyn Emit) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
         match self.time {
             Time::Event { column } => {
                 times_ms(batch.column(column), &mut self.times)?;
@@ -145,7 +143,7 @@ impl Operator for WindowAssign {
             }
             Time::Processing => {
                 self.times.clear();
-                self.times.resize(batch.num_rows(), Some(self.now_ms));
+                self.times.resize(batch.num_rows(), Some(scope.now_ms));
             }
         }
         for k in 0..self.windows.count_max() {
@@ -172,18 +170,9 @@ impl Operator for WindowAssign {
             let times = ends.iter().map(|end| end - 1).collect();
             columns.extend([self.column(starts), self.column(ends), self.column(times)]);
             let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "appending window columns".into())?;
-            out.emit(batch)?;
+            scope.out.emit(batch)?;
         }
         Ok(())
-    }
-
-    fn on_clock(&mut self, now_ms: i64, _out: &mut dyn Emit) -> Result<()> {
-        self.now_ms = now_ms;
-        Ok(())
-    }
-
-    fn clocked(&self) -> bool {
-        self.time == Time::Processing
     }
 }
 
@@ -206,6 +195,9 @@ fn times_ms(column: &ArrayRef, times: &mut Vec<Option<i64>>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::Emit;
+    use crate::operator::map_store::Map;
+    use crate::state::Kind;
     use arrow_array::{Int64Array, TimestampMicrosecondArray};
     use ef_proto::plan::Output;
     use ef_proto::schema::Field;
@@ -224,6 +216,13 @@ mod tests {
             }
             Ok(())
         }
+    }
+
+    fn feed(operator: &mut WindowAssign, batch: RecordBatch) -> Rows {
+        let (mut rows, mut store) = (Rows::default(), Map::new(Kind::Memory, Default::default()));
+        let mut scope = Scope { out: &mut rows, store: &mut store, now_ms: 0 };
+        operator.on_batch(0, batch, &mut scope).expect("assigned");
+        rows
     }
 
     fn schemas(unit: Unit) -> (Schema, Schema) {
@@ -245,8 +244,7 @@ mod tests {
         let ids = Int64Array::from_iter_values(0..times.len() as i64);
         let batch =
             RecordBatch::try_new(input.to_arrow(), vec![Arc::new(ids), Arc::new(TimestampMicrosecondArray::from(times))]);
-        let mut rows = Rows::default();
-        operator.on_batch(0, batch.expect("columns fit"), &mut rows).expect("assigned");
+        let mut rows = feed(&mut operator, batch.expect("columns fit"));
         rows.0.sort();
         (rows.0, operator.null_time_rows())
     }
@@ -300,7 +298,7 @@ mod tests {
                 }
             }
             expected.sort();
-            let (found, _) = assign(window, times.into_iter().map(Some).collect());
+            let (found, _) = assign(window.clone(), times.into_iter().map(Some).collect());
             assert_eq!(found, expected, "{window:?}");
         }
     }
@@ -325,7 +323,7 @@ mod tests {
             Arc::new(TimestampMillisecondArray::from(vec![i64::MIN, i64::MAX])),
         ];
         let batch = RecordBatch::try_new(input.to_arrow(), columns).expect("columns fit");
-        operator.on_batch(0, batch, &mut Rows::default()).expect("assigned");
+        feed(&mut operator, batch);
     }
 
     #[test]

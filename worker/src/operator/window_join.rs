@@ -4,7 +4,7 @@
 //! joined once, in order of window ends, and forgotten. Rows that come for a window that has fired are counted late.
 //! State that was spilled comes back one key group at a time, so a window may be larger than memory.
 
-use super::{Emit, Operator};
+use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::expr::{EvalContext, Program};
 use crate::state::{Kind, Store};
@@ -36,7 +36,6 @@ pub struct WindowJoin {
     kind: Kind,
     watermark: i64,
     late: u64,
-    now_ms: i64,
     /// Of the next chunk put into the store.
     sequence: u64,
     /// Keys of fired windows, to be deleted from the store at the next opportunity.
@@ -58,9 +57,7 @@ impl WindowJoin {
             None => None,
             Some(expr) => {
                 let mut program = Program::compile(expr, &both)?;
-                let filter: Filter = Box::new(move |batch, now_ms| {
-                    Ok(program.evaluate(batch, &EvalContext { now_ms })?.as_boolean().clone())
-                });
+                let filter: Filter = Box::new(move |batch, now_ms| program.passes(batch, &EvalContext { now_ms }));
                 Some(filter)
             }
         };
@@ -78,7 +75,6 @@ impl WindowJoin {
             kind: Kind::Memory,
             watermark: i64::MIN,
             late: 0,
-            now_ms: 0,
             sequence: 0,
             dead: Vec::new(),
             order: Vec::new(),
@@ -117,29 +113,27 @@ impl WindowJoin {
     }
 
     /// Joins a window whose rows are partly in the store only, one key group at a time.
-    fn fire_stored(&mut self, window: WindowId, sides: &mut [Side; 2], out: &mut dyn Emit) -> Result<()> {
-        let store = store_of(out)?;
+    fn fire_stored(&mut self, window: WindowId, sides: &mut [Side; 2], scope: &mut Scope<'_>) -> Result<()> {
         for (side, codec) in sides.iter_mut().zip(&mut self.codecs) {
             for batch in std::mem::take(&mut side.fresh) {
                 let stored = &mut side.stored;
-                codec.put(&batch, window, &mut self.sequence, store, |group, seq| stored.push((group, seq)))?;
+                codec.put(&batch, window, &mut self.sequence, scope.store, |group, seq| stored.push((group, seq)))?;
             }
             side.kept = Vec::new();
         }
         let groups: BTreeSet<u16> = sides.iter().flat_map(|side| &side.stored).map(|(group, _)| *group).collect();
         for group in groups {
-            let store = store_of(out)?;
             let mut read = |codec: &Codec| {
                 let mut chunks = Vec::new();
                 let (from, to) = (codec.key(group, window, 0), codec.key(group, window, u64::MAX));
-                store.scan(&from, &to, &mut |_, value| {
+                scope.store.scan(&from, &to, &mut |_, value| {
                     chunks.extend_from_slice(value);
                     Ok(true)
                 })?;
                 concat_batches(&codec.schema, &codec.decode(&chunks)?).internal(|| "rows of a key group".into())
             };
             let (left, right) = (read(&self.codecs[0])?, read(&self.codecs[1])?);
-            self.pairs.join(&left, &right, self.now_ms, out)?;
+            self.pairs.join(&left, &right, scope.now_ms, scope.out)?;
         }
         Ok(())
     }
@@ -147,7 +141,7 @@ impl WindowJoin {
 }
 
 impl Operator for WindowJoin {
-    fn on_batch(&mut self, input: usize, batch: RecordBatch, _out: &mut dyn Emit) -> Result<()> {
+    fn on_batch(&mut self, input: usize, batch: RecordBatch, _scope: &mut Scope<'_>) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -171,7 +165,7 @@ impl Operator for WindowJoin {
         Ok(())
     }
 
-    fn on_watermark(&mut self, watermark: i64, out: &mut dyn Emit) -> Result<()> {
+    fn on_watermark(&mut self, watermark: i64, scope: &mut Scope<'_>) -> Result<()> {
         self.watermark = self.watermark.max(watermark);
         while let Some(entry) = self.windows.first_entry() {
             let window = *entry.key();
@@ -180,26 +174,17 @@ impl Operator for WindowJoin {
             }
             let mut sides = entry.remove();
             if sides.iter().any(|side| side.evicted) {
-                self.fire_stored(window, &mut sides, out)?;
+                self.fire_stored(window, &mut sides, scope)?;
             } else {
                 let [left, right] = &mut sides;
                 let (left, right) = (left.take_rows(&self.codecs[0].schema)?, right.take_rows(&self.codecs[1].schema)?);
-                self.pairs.join(&left, &right, self.now_ms, out)?;
+                self.pairs.join(&left, &right, scope.now_ms, scope.out)?;
             }
             for (side, codec) in sides.iter().zip(&self.codecs) {
                 self.dead.extend(side.stored.iter().map(|(group, sequence)| codec.key(*group, window, *sequence)));
             }
         }
         Ok(())
-    }
-
-    fn on_clock(&mut self, now_ms: i64, _out: &mut dyn Emit) -> Result<()> {
-        self.now_ms = now_ms;
-        Ok(())
-    }
-
-    fn clocked(&self) -> bool {
-        self.pairs.filter.is_some()
     }
 
     fn snapshot(&mut self, store: &mut dyn Store) -> Result<Vec<u8>> {
@@ -275,10 +260,6 @@ impl Operator for WindowJoin {
     fn late_rows(&self) -> u64 {
         self.late
     }
-}
-
-fn store_of(out: &mut dyn Emit) -> Result<&mut dyn Store> {
-    out.store().ok_or_else(|| Error::new(Code::Internal, "the rows of a window join were spilled, but it has no store"))
 }
 
 /// A window column in milliseconds.

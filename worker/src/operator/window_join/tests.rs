@@ -1,7 +1,8 @@
 //! The operator against a nested loop over all rows, with random splits, disorder, snapshots, spills and rescales.
 
 use super::*;
-use crate::state::Staged;
+use crate::operator::Emit;
+use crate::operator::map_store::Map;
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
 use ef_proto::plan::{JoinKind, Output};
 use ef_proto::schema::{DataType, Field, Unit};
@@ -14,98 +15,23 @@ const KINDS: [JoinKind; 6] =
     [JoinKind::Inner, JoinKind::Left, JoinKind::Right, JoinKind::Full, JoinKind::Semi, JoinKind::Anti];
 const GROUPS: u16 = 16;
 
-/// A store as the trait describes it, both kinds.
-struct Map {
-    kind: Kind,
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
-    restored: BTreeMap<Vec<u8>, Vec<u8>>,
-}
+/// Collects output rows as text.
+#[derive(Default)]
+struct Rows(Vec<String>);
 
-impl Map {
-    fn new(kind: Kind, restored: BTreeMap<Vec<u8>, Vec<u8>>) -> Map {
-        match kind {
-            Kind::Memory => Map { kind, entries: BTreeMap::new(), restored },
-            Kind::Disk => Map { kind, entries: restored, restored: BTreeMap::new() },
-        }
-    }
-
-    /// What a checkpoint would hold.
-    fn checkpoint(&mut self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        match self.kind {
-            Kind::Memory => std::mem::take(&mut self.entries),
-            Kind::Disk => self.entries.clone(),
-        }
-    }
-}
-
-impl Store for Map {
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        assert!(self.entries.insert(key.to_vec(), value.to_vec()).is_none(), "chunks are only ever added");
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &[u8]) -> Result<()> {
-        self.entries.remove(key);
-        Ok(())
-    }
-
-    fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
-        self.entries.retain(|key, _| key.as_slice() < from || key.as_slice() >= to);
-        Ok(())
-    }
-
-    fn get_many(&mut self, keys: &[&[u8]], each: &mut dyn FnMut(usize, Option<&[u8]>) -> Result<()>) -> Result<()> {
-        keys.iter().enumerate().try_for_each(|(i, key)| each(i, self.entries.get(*key).map(Vec::as_slice)))
-    }
-
-    fn scan(&mut self, from: &[u8], to: &[u8], visit: crate::state::Visit<'_>) -> Result<()> {
-        let entries = if self.kind == Kind::Memory { &self.restored } else { &self.entries };
-        for (key, value) in entries.range(from.to_vec()..to.to_vec()) {
-            if !visit(key, value)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_restored(&mut self) {
-        self.restored.clear();
-    }
-
-    fn snapshot(&mut self) -> Result<Staged> {
-        unreachable!("the task's business")
-    }
-
-    fn confirm(&mut self, _sequence: u64) {}
-
-    fn memory_bytes(&self) -> usize {
-        0
-    }
-}
-
-/// Collects output rows as text and lends the store.
-struct Sink<'a> {
-    rows: &'a mut Vec<String>,
-    store: &'a mut Map,
-}
-
-impl Emit for Sink<'_> {
+impl Emit for Rows {
     fn emit_to(&mut self, _output: Output, batch: RecordBatch) -> Result<()> {
         assert!(batch.num_rows() > 0 && batch.num_rows() <= crate::frame::BATCH_ROWS);
         let columns: Vec<Vec<String>> = batch.columns().iter().map(shown).collect();
-        self.rows.extend((0..batch.num_rows()).map(|row| {
+        self.0.extend((0..batch.num_rows()).map(|row| {
             columns.iter().map(|column| column[row].clone()).collect::<Vec<_>>().join("|")
         }));
         Ok(())
     }
+}
 
-    fn store(&mut self) -> Option<&mut dyn Store> {
-        Some(self.store)
-    }
+fn scope<'a>(rows: &'a mut Rows, store: &'a mut Map) -> Scope<'a> {
+    Scope { out: rows, store, now_ms: 0 }
 }
 
 fn shown(column: &ArrayRef) -> Vec<String> {
@@ -263,7 +189,7 @@ fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, input
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut pending = inputs.clone();
     pending.iter_mut().for_each(|rows| rows.shuffle(&mut rng));
-    let mut rows = vec![];
+    let mut rows = Rows::default();
     let whole = 0..GROUPS;
     let mut subtasks = vec![(operator(kind, keys, filtered, whole.clone()), Map::new(state, BTreeMap::new()), whole)];
     for (join, store, _) in &mut subtasks {
@@ -277,7 +203,7 @@ fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, input
                 let first = pending.iter().flatten().map(|row| row.start + SIZE - 2).min().unwrap_or(i64::MAX);
                 watermark = watermark.max(first - rng.random_range(0..SIZE));
                 for (join, store, _) in &mut subtasks {
-                    join.on_watermark(watermark, &mut Sink { rows: &mut rows, store }).expect("fired");
+                    join.on_watermark(watermark, &mut scope(&mut rows, store)).expect("fired");
                 }
             }
             1 => {
@@ -332,22 +258,22 @@ fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, input
                     let mine = mine.filter(|(hash, _)| groups.contains(&ef_proto::keys::key_group(**hash, GROUPS)));
                     let mine = UInt32Array::from_iter_values(mine.map(|(_, row)| row));
                     let part = take_record_batch(&batch, &mine).expect("part of a batch");
-                    join.on_batch(input, part, &mut Sink { rows: &mut rows, store }).expect("buffered");
+                    join.on_batch(input, part, &mut scope(&mut rows, store)).expect("buffered");
                 }
             }
         }
     }
     let mut late = 0;
     for (join, store, _) in &mut subtasks {
-        join.on_watermark(i64::MAX, &mut Sink { rows: &mut rows, store }).expect("fired");
-        join.on_end(&mut Sink { rows: &mut rows, store }).expect("ended");
+        join.on_watermark(i64::MAX, &mut scope(&mut rows, store)).expect("fired");
+        join.on_end(&mut scope(&mut rows, store)).expect("ended");
         assert!(join.windows.is_empty());
         late += join.late_rows();
         join.snapshot(store).expect("snapshot");
         assert!(store.checkpoint().is_empty(), "fired windows leave nothing behind");
     }
-    rows.sort();
-    (rows, late)
+    rows.0.sort();
+    (rows.0, late)
 }
 
 #[test]
@@ -383,17 +309,17 @@ fn a_window_with_more_pairs_than_a_batch_goes_out_in_pieces() {
 fn rows_of_a_fired_window_are_counted_late_and_dropped_also_after_a_restore() {
     let row = |start| Row { id: 2, name: Some("a"), score: None, start };
     let (mut join, mut store) = (operator(JoinKind::Inner, Keys::Bigint, false, 0..GROUPS), Map::new(Kind::Memory, BTreeMap::new()));
-    let mut rows = vec![];
-    let mut feed = |join: &mut WindowJoin, store: &mut Map, input, start| {
-        join.on_batch(input, batch(&[row(start)]), &mut Sink { rows: &mut vec![], store }).expect("taken");
+    let mut rows = Rows::default();
+    let feed = |join: &mut WindowJoin, store: &mut Map, input, start| {
+        join.on_batch(input, batch(&[row(start)]), &mut scope(&mut Rows::default(), store)).expect("taken");
     };
     feed(&mut join, &mut store, 0, 0);
     // Still open: the watermark is one short of the window's last millisecond.
-    join.on_watermark(8, &mut Sink { rows: &mut rows, store: &mut store }).expect("nothing fires");
+    join.on_watermark(8, &mut scope(&mut rows, &mut store)).expect("nothing fires");
     feed(&mut join, &mut store, 1, 0);
-    assert_eq!((rows.len(), join.late_rows()), (0, 0));
-    join.on_watermark(9, &mut Sink { rows: &mut rows, store: &mut store }).expect("fires");
-    assert_eq!(rows.len(), 1);
+    assert_eq!((rows.0.len(), join.late_rows()), (0, 0));
+    join.on_watermark(9, &mut scope(&mut rows, &mut store)).expect("fires");
+    assert_eq!(rows.0.len(), 1);
     feed(&mut join, &mut store, 1, 0);
     assert_eq!(join.late_rows(), 1);
     let blob = join.snapshot(&mut store).expect("snapshot");
