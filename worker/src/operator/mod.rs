@@ -8,6 +8,14 @@ use crate::state::Store;
 use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
+pub mod keys;
+#[cfg(test)]
+mod map_store;
+pub mod window_assign;
+pub mod window_join;
+
+// Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.
+
 /// Where an operator's rows go: the next operator of the chain, or an exchange.
 pub trait Emit {
     fn emit_to(&mut self, output: Output, batch: RecordBatch) -> Result<()>;
