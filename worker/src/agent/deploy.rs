@@ -16,7 +16,7 @@ use crate::task::{
 use ef_proto::checkpoint::{Manifest, OperatorState};
 use ef_proto::ids::{OperatorId, SubtaskId};
 use ef_proto::keys::range_of;
-use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Plan, Source};
+use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Output, Plan, Source, error_schema};
 use ef_proto::rpc::Deploy;
 use ef_proto::schema::Schema;
 use std::collections::{BTreeMap, HashMap};
@@ -222,6 +222,7 @@ impl<'a> Builder<'a> {
             index,
             parallelism: op.parallelism,
             job: self.command.job.0.clone(),
+            operator: op.id,
             incarnation: self.command.incarnation.0,
             now_ms: (self.with.clock)(),
         }
@@ -246,8 +247,10 @@ impl<'a> Builder<'a> {
         subtasks: &mut Vec<SubtaskId>,
     ) -> Result<SourceTask> {
         subtasks.push(subtask);
+        let clock = self.with.clock.clone();
+        let clock: connector::Clock = Box::new(move || clock());
         let reader =
-            connector::source(source, self.place(&source.table, op, subtask.index), &self.blobs(op.id), &self.with.clock)?;
+            connector::source(source, &self.place(&source.table, op, subtask.index), &self.blobs(op.id), clock)?;
         let calc = Calc { filter: None, project: source.project.clone() };
         let watermark = source.watermark.as_ref();
         let (gate, _) = self.gates.remove(&subtask).expect("a gate for every root");
@@ -276,9 +279,16 @@ impl<'a> Builder<'a> {
         let body = if let OperatorKind::Sink(sink) = &op.kind {
             let permit = self.command.restore.as_ref().map(|manifest| CommitPermit::for_recorded(manifest.epoch));
             let place = self.place(&sink.table, op, index);
-            Body::Sink(connector::sink(sink, &inputs[0], place, &blobs, permit).map_err(named)?)
+            let mut schema = inputs[0].clone();
+            if sink.changelog {
+                // The last column is `_op`; a sink knows it as the row's kind.
+                schema.fields.pop();
+            }
+            let early = self.with.config.commit_early;
+            Body::Sink(connector::sink(sink, &schema, &place, &blobs, permit.as_ref(), early).map_err(named)?)
         } else {
-            let mut operator = operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism).map_err(named)?;
+            let mut operator = operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone())
+                .map_err(named)?;
             if operator.keyed() {
                 let restored = self.restored.remove(&subtask).unwrap_or_default();
                 store = self.stores.create(subtask, key_groups, restored).map_err(named)?;
@@ -287,9 +297,7 @@ impl<'a> Builder<'a> {
             Body::Operator(operator)
         };
         let outputs = self.outputs(op, subtask, subtasks)?;
-        let mut node = Node::new(subtask, op.name.clone(), body, store, outputs, self.memory_share);
-        node.commit_early = self.with.config.commit_early;
-        Ok(node)
+        Ok(Node::new(subtask, op.name.clone(), body, store, outputs, self.memory_share))
     }
 
     /// The schema of each input of `op`, by number.
@@ -300,9 +308,18 @@ impl<'a> Builder<'a> {
             if schemas.len() <= edge.input {
                 schemas.resize(edge.input + 1, Schema::default());
             }
-            schemas[edge.input] = from.output_schema(edge.output, self.plan);
+            schemas[edge.input] = self.output_schema(from, edge.output)?;
         }
         Ok(schemas)
+    }
+
+    fn output_schema(&self, op: &Operator, output: Output) -> Result<Schema> {
+        match output {
+            Output::Main => Ok(op.schema.clone()),
+            Output::Errors => Ok(error_schema()),
+            // Late rows leave as they came.
+            Output::Late => Ok(self.input_schemas(op)?.swap_remove(0)),
+        }
     }
 
     fn outputs(&mut self, op: &'a Operator, subtask: SubtaskId, subtasks: &mut Vec<SubtaskId>) -> Result<Outputs> {

@@ -1,21 +1,19 @@
-//! From the plan's typed options to a running connector.
+//! The registry of sources: from the plan's typed options to a running connector.
 
 use super::filesystem::FilesystemSource;
-use super::{Place, Source};
-use crate::error::{Error, Result};
+use super::{Clock, Place, Source, datagen, nexmark};
+use crate::error::Result;
 use ef_proto::connector::SourceConnector;
 use ef_proto::plan;
 
-/// A source's subtask. `restored`: the positions of all old subtasks; none at a fresh start.
-pub fn source(source: &plan::Source, place: &Place, restored: &[Vec<u8>]) -> Result<Box<dyn Source>> {
+/// One subtask of a source. `restored`: the positions of all old subtasks; none at a fresh start. `clock`: for pacing
+/// and for looking after new files; no value of a row depends on it but CURRENT times of generators.
+pub fn source(source: &plan::Source, place: &Place, restored: &[Vec<u8>], clock: Clock) -> Result<Box<dyn Source>> {
     match &source.connector {
         SourceConnector::Filesystem(options) => {
-            // The source measures its scans in elapsed milliseconds; nothing it delivers depends on them.
-            #[allow(clippy::disallowed_methods)]
-            let started = std::time::Instant::now();
-            let clock = Box::new(move || started.elapsed().as_millis() as i64);
             Ok(Box::new(FilesystemSource::new(source, options, place, restored, clock)?))
         }
-        other => Err(Error::invalid(format!("table \"{}\": this build has no source for {other:?}", source.table))),
+        SourceConnector::Datagen(options) => datagen::source(options, &source.physical, place, restored, clock),
+        SourceConnector::Nexmark(options) => nexmark::source(options, &source.physical, place, restored, clock),
     }
 }

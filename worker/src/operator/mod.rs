@@ -9,15 +9,17 @@ use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
 pub mod accumulate;
-pub mod keys;
+mod build;
 pub mod calc;
+pub mod group_aggregate;
 #[cfg(test)]
 mod map_store;
+pub mod predict;
+pub mod session;
 pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_join;
 
-mod build;
 pub use build::build;
 
 /// Where an operator's rows go: the next operator of the chain, or an exchange.

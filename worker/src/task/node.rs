@@ -30,8 +30,6 @@ pub struct Node {
     pub memory_share: usize,
     /// Snapshots whose checkpoint is not yet known to be complete: (epoch, the store's sequence).
     unconfirmed: VecDeque<(Epoch, u64)>,
-    /// Negative control of the tests: sinks publish at the barrier, before the checkpoint has completed.
-    pub commit_early: bool,
 }
 
 type Run = std::result::Result<(), Exit>;
@@ -46,7 +44,7 @@ impl Node {
         memory_share: usize,
     ) -> Node {
         let unconfirmed = VecDeque::new();
-        Node { subtask, name, body, store, outputs, memory_share, unconfirmed, commit_early: false }
+        Node { subtask, name, body, store, outputs, memory_share, unconfirmed }
     }
 
     /// Calls the operator, if it is one, with what it may use, and names it in whatever goes wrong.
@@ -103,11 +101,7 @@ impl Node {
     pub fn snapshot(&mut self, epoch: Epoch) -> Result<NodeSnapshot> {
         let (blob, staged) = match &mut self.body {
             Body::Sink(sink) => {
-                let blob = sink.prepare(epoch)?;
-                if self.commit_early {
-                    sink.commit(&CommitPermit::for_recorded(epoch))?;
-                }
-                (blob, None)
+                (sink.prepare(epoch)?, None)
             }
             Body::Operator(operator) => {
                 let blob = operator.snapshot(self.store.as_mut())?;

@@ -5,7 +5,7 @@ use super::lane::{Lane, take};
 use super::numbers::{Cell, Count, Extreme, Moments, State, Sum, too_large};
 use super::Rows;
 use crate::error::{Code, Error, Result};
-use crate::operator::keys::{as_i64, from_i64};
+use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, Float32Array, Float64Array, Int64Array};

@@ -2,7 +2,7 @@
 //! timestamps, booleans, floats), an i128 (decimals), bytes (strings). Plus their bytes in state.
 
 use crate::error::{Code, Error, Result};
-use crate::operator::keys::{as_i64, from_i64};
+use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, StringArray};

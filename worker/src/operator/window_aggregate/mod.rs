@@ -6,7 +6,7 @@
 //! windows that have rows.
 
 use super::accumulate::Accumulators;
-use super::keys::{KeyTable, Selection, as_i64, hash_rows};
+use crate::keys::{KeyTable, Selection, as_i64, hash_rows};
 use super::{Emit, Operator};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
