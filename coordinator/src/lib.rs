@@ -1,1 +1,3 @@
-//! coordinator
+//! EdgeFlow's JobManager: the planner, checkpoint manifests, the leader's mailbox.
+
+pub mod manifests;
