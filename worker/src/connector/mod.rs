@@ -8,6 +8,7 @@ use arrow_array::RecordBatch;
 use ef_proto::ids::{Epoch, OperatorId};
 
 mod blackhole;
+pub mod datagen;
 pub mod filesystem;
 mod generate;
 pub mod nexmark;
