@@ -332,6 +332,10 @@ impl<const MAX: bool> State for Text<MAX> {
     fn get(input: &mut &[u8]) -> Result<Self> {
         get_option(input).map(Text)
     }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Lane::heap_bytes)
+    }
 }
 
 fn put_option<L: Lane>(value: &Option<L>, out: &mut Vec<u8>) {
@@ -431,6 +435,10 @@ impl<L: Lane> State for Arrived<L> {
         Ok(Arrived { values, last: flags & 1 != 0, all: flags & 2 != 0 })
     }
 
+    fn heap_bytes(&self) -> usize {
+        self.values.iter().map(|(_, value)| value.heap_bytes() + 40).sum()
+    }
+
     fn sequence(&self) -> u64 {
         self.values.last().map_or(0, |(sequence, _)| *sequence)
     }
@@ -505,6 +513,10 @@ impl<L: Lane> State for Bag<L> {
             values.insert(value, i64::from_le_bytes(take(input)?));
         }
         Ok(Bag(values))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.keys().map(|value| value.heap_bytes() + std::mem::size_of::<L>() + 16).sum()
     }
 }
 

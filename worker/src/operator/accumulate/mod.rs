@@ -148,7 +148,8 @@ impl<K: Kind> Accumulator for Column<K> {
     }
 
     fn reset(&mut self, group: u32) {
-        self.cells[group as usize] = K::Cell::default();
+        let cell = std::mem::take(&mut self.cells[group as usize]);
+        self.heap = self.heap.saturating_sub(cell.heap_bytes());
     }
 
     fn clear(&mut self) {

@@ -16,6 +16,10 @@ pub trait State: Clone + Default + Send {
     fn merge(&mut self, other: &Self) -> Result<()>;
     fn put(&self, out: &mut Vec<u8>);
     fn get(input: &mut &[u8]) -> Result<Self>;
+    /// Bytes beyond the cell itself.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
     /// The latest arrival it remembers; 0 where arrival does not matter.
     fn sequence(&self) -> u64 {
         0

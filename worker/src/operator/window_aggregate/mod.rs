@@ -51,7 +51,6 @@ pub struct WindowAggregate {
     arrived: u64,
     late: u64,
     null_time: u64,
-    /// Slices that are gone but that the Disk store may still hold.
     disk: bool,
     scratch: Scratch,
 }
@@ -381,7 +380,7 @@ impl WindowAggregate {
                 break;
             }
             let mut pane = entry.remove();
-            if self.disk && let Some(store) = out.store() {
+            if pane.stored && self.disk && let Some(store) = out.store() {
                 let (mut from, mut to) = (Vec::new(), Vec::new());
                 for group in 0..self.max_parallelism {
                     pane::range(group, span, &mut from, &mut to);
@@ -528,7 +527,7 @@ impl Operator for WindowAggregate {
         if self.disk {
             for span in spans {
                 let mut pane = Pane::new(&self.key_types, &self.plan.aggregates)?;
-                pane.spilled = true;
+                (pane.spilled, pane.stored) = (true, true);
                 self.panes.insert(span, pane);
             }
             return Ok(());

@@ -29,6 +29,8 @@ pub struct Pane {
     flags: Vec<u8>,
     /// The store may know more about this slice than the tables here.
     pub spilled: bool,
+    /// The store holds something of this slice.
+    pub stored: bool,
 }
 
 pub fn prefix(group: u16, span: Span, out: &mut Vec<u8>) {
@@ -58,6 +60,7 @@ impl Pane {
             rows: Vec::new(),
             flags: Vec::new(),
             spilled: false,
+            stored: false,
         })
     }
 
@@ -86,6 +89,7 @@ impl Pane {
         self.rows.clear();
         self.flags.clear();
         self.spilled = false;
+        self.stored = false;
     }
 
     /// Puts what changed (all of it into a memory store). Over what was spilled, the store's part is taken in first.
@@ -112,6 +116,7 @@ impl Pane {
                 None => Ok(()),
             })?;
         }
+        self.stored |= !order.is_empty();
         let mut value = Vec::new();
         for (key, group) in &order {
             value.clear();
@@ -125,8 +130,9 @@ impl Pane {
     /// Puts what changed and forgets the tables.
     pub fn spill(&mut self, span: Span, max_parallelism: u16, store: &mut dyn Store) -> Result<()> {
         self.put(span, max_parallelism, store)?;
+        let stored = self.stored;
         self.clear();
-        self.spilled = true;
+        (self.spilled, self.stored) = (stored, stored);
         Ok(())
     }
 
