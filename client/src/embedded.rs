@@ -7,6 +7,7 @@ use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
 use ef_coordinator::manifests::Manifests;
 use ef_coordinator::planner::{self, PlanOptions};
 use ef_proto::checkpoint::Manifest;
+use ef_proto::ids::JobId;
 use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{OperatorKind, Plan};
 use ef_proto::rpc::Command;
@@ -14,7 +15,9 @@ use ef_worker::agent::Agent;
 use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
+use ef_worker::state::Root;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,6 +148,25 @@ fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
     }
 }
 
+/// A state directory belongs to one job; its id is made at the first start, unique, because it names the files of
+/// sinks that several jobs may share a directory of.
+fn job_id(state: &str, name: &str) -> Result<JobId, String> {
+    let mut found: Vec<String> = std::fs::read_dir(Path::new(state).join("jobs"))
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    found.sort();
+    match found.len() {
+        0 => {
+            let kept: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+            // The standard library's hasher keys are random for every process.
+            let random = RandomState::new().hash_one(now_ms());
+            Ok(JobId(format!("{}-{random:016x}", if kept.is_empty() { "job" } else { &kept })))
+        }
+        1 => Ok(JobId(found.swap_remove(0))),
+        _ => Err(format!("the state directory {state} holds several jobs: {}; one is expected", found.join(", "))),
+    }
+}
+
 /// A killed run leaves its work directory behind; the state directory's lock is ours, so they are nobody's.
 fn sweep_work_directories(state: &str, mine: &Path) {
     let Ok(entries) = std::fs::read_dir(state) else { return };
@@ -160,19 +182,17 @@ fn sweep_work_directories(state: &str, mine: &Path) {
 async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, String> {
     let RunOptions { plan, state_dir, resume, memory_bytes, commit_early } = options;
     let directories = directories(state_dir.as_deref())?;
-    let manifests = Manifests::open(&directories.state).await.map_err(|e| e.message)?;
+    let id = job_id(&directories.state, &plan.name)?;
+    let manifests = Manifests::open(&directories.state, id.clone()).await.map_err(|e| e.message)?;
     if state_dir.is_some() {
         sweep_work_directories(&directories.state, &directories.work);
     }
-    let job = manifests.open_job(&plan, resume == Resume::Fresh).await.map_err(|e| e.message)?;
     let restore = match &resume {
         Resume::Last => manifests.latest().await.map_err(|e| e.message)?,
         Resume::From(path) => Some(manifests.load(path).await.map_err(|e| e.message)?),
         Resume::Fresh => None,
     };
-    if let Some(manifest) = &restore {
-        manifests.check_plan(manifest, &plan).map_err(|e| e.message)?;
-    }
+    manifests.check_or_create_job(&plan, restore.as_ref(), now_ms()).await.map_err(|e| e.message)?;
     let restored_epoch = restore.as_ref().map(|m| m.epoch.0);
     let name = plan.name.clone();
     if restore.as_ref().is_some_and(|m: &Manifest| m.terminal) && resume == Resume::Last {
@@ -186,15 +206,20 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
     };
     let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
-    let agent = Agent::start(worker, Arc::new(now_ms), manifests.store(), manifests.root());
+    let root = Root {
+        store: manifests.store().clone(),
+        prefix: manifests.prefix().clone(),
+        local: manifests.local().map(Path::to_path_buf),
+    };
+    let agent = Agent::start(worker, Arc::new(now_ms), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     let job = Job {
-        id: job.id,
-        incarnation: job.incarnation,
+        id,
+        incarnation: manifests.next_incarnation().await.map_err(|e| e.message)?,
         plan,
         restore,
-        last_epoch: job.last_epoch,
-        retained: job.retained,
+        last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,
+        retained: manifests.list().await.map_err(|e| e.message)?,
         config,
     };
     let clock = Arc::new(|| now_ms() as u64);

@@ -267,8 +267,9 @@ impl Leader {
     /// undone the next sweep does.
     fn retire(&self, epochs: Vec<Epoch>) {
         let (manifests, incarnation) = (self.manifests.clone(), self.job.incarnation);
+        let Some(newest) = self.machine.newest_completed() else { return };
         tokio::spawn(async move {
-            if let Err(error) = manifests.retire(&epochs, incarnation).await {
+            if let Err(error) = manifests.retire(&epochs, incarnation, newest).await {
                 tracing::warn!(%error, "old checkpoints are not yet cleaned up");
             }
         });

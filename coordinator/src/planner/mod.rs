@@ -75,8 +75,8 @@ pub trait ModelInspector {
 pub struct PlanOptions {
     /// The job's name.
     pub name: String,
-    /// Default parallelism of the job's operators.
-    pub parallelism: u32,
+    /// Parallelism of the job's operators; None: `SET 'parallelism.default'`, or 1.
+    pub parallelism: Option<u32>,
 }
 
 /// Parses and binds a file and lowers it to the operator graph.

@@ -52,7 +52,7 @@ impl Settings {
         let duration = |key: &str| get(key).and_then(parse_duration_ms).filter(|ms| *ms > 0);
         let settings = Settings {
             name: get("pipeline.name").unwrap_or(&options.name).to_string(),
-            parallelism: get("parallelism.default").and_then(|n| n.parse().ok()).unwrap_or(options.parallelism.max(1)),
+            parallelism: options.parallelism.or(get("parallelism.default").and_then(|n| n.parse().ok())).unwrap_or(1).max(1),
             max_parallelism: get("pipeline.max-parallelism")
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(MAX_PARALLELISM_DEFAULT),
