@@ -9,6 +9,7 @@ use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
 pub mod keys;
+pub mod predict;
 #[cfg(test)]
 mod map_store;
 pub mod window_assign;
