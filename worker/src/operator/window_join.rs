@@ -5,7 +5,7 @@
 //! State that was spilled comes back one key group at a time, so a window may be larger than memory.
 
 use super::{Operator, Scope};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::expr::{EvalContext, Program};
 use crate::state::{Kind, Store};
 use arrow_array::cast::AsArray;

@@ -1,6 +1,7 @@
 //! The operator against a nested loop over all rows, with random splits, disorder, snapshots, spills and rescales.
 
 use super::*;
+use crate::error::Code;
 use crate::operator::Emit;
 use crate::operator::map_store::Map;
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
