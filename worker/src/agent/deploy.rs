@@ -55,7 +55,10 @@ pub(super) async fn deploy(
                 let range = range_of(index, op.parallelism, command.plan.max_parallelism);
                 let subtask = SubtaskId { operator: op.id, index };
                 let mut parts = Vec::new();
-                for old in state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range)) {
+                for old in &state.subtasks {
+                    if !overlaps(&old.key_groups, &range) {
+                        continue;
+                    }
                     let dir = with.config.work_dir.join(format!("restore-{}-{}-{}", op.id, index, old.index));
                     let part = download(&with.root, old.clone(), dir).await.map_err(|e| (op.id, e))?;
                     parts.push(part);

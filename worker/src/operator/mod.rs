@@ -30,12 +30,6 @@ pub trait Emit {
     fn emit(&mut self, batch: RecordBatch) -> Result<()> {
         self.emit_to(Output::Main, batch)
     }
-
-    /// The store of the operator that is being called; a keyed operator over a Disk store reads back through it what
-    /// it has spilled. None where there is nothing to read back (memory).
-    fn store(&mut self) -> Option<&mut dyn Store> {
-        None
-    }
 }
 
 /// What an operator may use during one call.

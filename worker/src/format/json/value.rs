@@ -3,7 +3,7 @@
 use super::super::column::{Column, Values};
 use super::super::scalar;
 use super::cursor::{Cursor, POW10, Parse, fault};
-use crate::keys::Keys;
+use super::keys::Keys;
 use crate::time::civil;
 use std::collections::HashMap;
 

@@ -457,7 +457,8 @@ impl<L: Lane> Kind for Arrivals<L> {
             let cell = &mut cells[rows.groups[i] as usize];
             (cell.last, cell.all) = (last, self.retracting);
             if rows.signs.is_some_and(|signs| signs[i] < 0) {
-                if let Some(at) = cell.values.iter().position(|(_, kept)| kept.view() == value) {
+                let gone = L::own(value);
+                if let Some(at) = cell.values.iter().position(|(_, kept)| *kept == gone) {
                     cell.values.remove(at);
                 }
                 return;

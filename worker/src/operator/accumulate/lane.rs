@@ -178,7 +178,7 @@ impl Lane for Box<[u8]> {
             return Ok(Arc::new(values.iter().map(|v| v.as_deref()).collect::<BinaryArray>()));
         }
         let texts = values.iter().map(|v| v.as_deref().map(std::str::from_utf8).transpose());
-        let array: StringArray = texts.collect::<Result<_, _>>().map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
+        let array: StringArray = texts.collect::<std::result::Result<_, _>>().map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
         Ok(Arc::new(array))
     }
 
