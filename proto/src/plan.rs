@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 mod explain;
 mod validate;
-pub use explain::{dot, text};
+pub use explain::{Guarantee, describe, dot, text};
 pub use validate::PlanError;
 
 /// One job.
@@ -122,7 +122,7 @@ pub struct Calc {
 
 /// How rows get their windows. Durations and bounds in milliseconds; windows are [start, end) and aligned to the
 /// epoch plus `offset_ms`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Window {
     Tumble { size_ms: i64, offset_ms: i64 },
     Hop { size_ms: i64, slide_ms: i64, offset_ms: i64 },
@@ -193,6 +193,39 @@ pub struct Aggregate {
     pub distinct: bool,
     /// Type of the result.
     pub ty: crate::schema::DataType,
+}
+
+impl Aggregate {
+    /// Columns of a partial result, as Local sends it and Global merges it. Empty for what does not merge
+    /// ([`Aggregate::mergeable`]).
+    pub fn state_types(&self) -> Vec<crate::schema::DataType> {
+        use crate::schema::DataType;
+        match self.function {
+            AggregateFunction::Count => vec![DataType::Int64],
+            // NULL: no value yet.
+            AggregateFunction::Sum => vec![self.ty.clone()],
+            AggregateFunction::Avg => {
+                let sum = match &self.arg_ty {
+                    DataType::Float32 | DataType::Float64 => DataType::Float64,
+                    DataType::Decimal { scale, .. } => DataType::Decimal { precision: 38, scale: *scale },
+                    _ => DataType::Int64,
+                };
+                vec![sum, DataType::Int64]
+            }
+            AggregateFunction::Min | AggregateFunction::Max => vec![self.arg_ty.clone()],
+            // Count, mean, sum of squared differences from the mean (Welford).
+            AggregateFunction::StddevPop
+            | AggregateFunction::StddevSamp
+            | AggregateFunction::VarPop
+            | AggregateFunction::VarSamp => vec![DataType::Int64, DataType::Float64, DataType::Float64],
+            AggregateFunction::FirstValue | AggregateFunction::LastValue => vec![],
+        }
+    }
+
+    /// Partial results of disjoint sets of rows merge into the result of their union, whatever the order.
+    pub const fn mergeable(&self) -> bool {
+        !self.distinct && !matches!(self.function, AggregateFunction::FirstValue | AggregateFunction::LastValue)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,12 +3,11 @@
 //! An idle channel does not hold back the others; when all are idle the task is idle too. A channel that comes back
 //! from idleness with an older watermark does not pull the result back: its rows are late.
 
-use crate::frame::END_OF_TIME;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Channel {
     watermark: i64,
     idle: bool,
+    closed: bool,
 }
 
 /// What the merge has to say to those below.
@@ -37,9 +36,9 @@ impl Merge {
     /// A channel that holds back the result until it says something. Numbers may be opened in any order.
     pub fn open(&mut self, channel: usize) {
         if self.channels.len() <= channel {
-            self.channels.resize(channel + 1, Channel { watermark: END_OF_TIME, idle: false });
+            self.channels.resize(channel + 1, Channel { watermark: i64::MIN, idle: false, closed: true });
         }
-        self.channels[channel] = Channel { watermark: i64::MIN, idle: false };
+        self.channels[channel] = Channel { watermark: i64::MIN, idle: false, closed: false };
         self.idle = false;
     }
 
@@ -61,19 +60,20 @@ impl Merge {
         self.merged()
     }
 
-    /// The channel ended: it no longer holds anything back.
+    /// The channel ended: it no longer holds anything back. The end of the last one is no end of time: an unbounded
+    /// source may open another.
     pub fn close(&mut self, channel: usize) -> Change {
-        self.channels[channel] = Channel { watermark: END_OF_TIME, idle: false };
+        self.channels[channel].closed = true;
         self.merged()
     }
 
     fn merged(&mut self) -> Change {
-        let open = || self.channels.iter().filter(|c| c.watermark != END_OF_TIME);
+        let open = || self.channels.iter().filter(|c| !c.closed);
         if open().next().is_some() && open().all(|c| c.idle) {
             let was = std::mem::replace(&mut self.idle, true);
             return if was { Change::None } else { Change::Idle };
         }
-        let least = self.channels.iter().filter(|c| !c.idle).map(|c| c.watermark).min().unwrap_or(i64::MIN);
+        let Some(least) = open().filter(|c| !c.idle).map(|c| c.watermark).min() else { return Change::None };
         if least > self.current.unwrap_or(i64::MIN) {
             self.current = Some(least);
             return Change::Advanced(least);
@@ -108,10 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn closed_channels_hold_nothing_back_and_the_last_close_is_the_end_of_time() {
+    fn closed_channels_hold_nothing_back_and_a_new_one_goes_on_from_there() {
         let mut m = Merge::new(2);
         m.advance(0, 1);
         assert_eq!(m.close(1), Change::Advanced(1));
-        assert_eq!(m.close(0), Change::Advanced(END_OF_TIME));
+        assert_eq!(m.close(0), Change::None);
+        m.open(2);
+        assert_eq!(m.advance(2, 5), Change::Advanced(5));
     }
 }

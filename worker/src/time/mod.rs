@@ -1,4 +1,6 @@
-//! Event time: the merge of watermarks over channels or lanes.
+//! Event time: civil time and its text, the merge of watermarks over channels or lanes.
 
+pub mod civil;
 mod merge;
+
 pub use merge::{Change, Merge};

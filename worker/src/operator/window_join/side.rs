@@ -6,7 +6,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::frame::BATCH_ROWS;
-use crate::operator::keys::hash_rows;
+use crate::keys::hash_rows;
 use crate::state::Store;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_row::{RowConverter, SortField};

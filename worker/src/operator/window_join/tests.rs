@@ -252,7 +252,7 @@ fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, input
                 let batch = batch(&taken);
                 let columns: Vec<ArrayRef> = keys.pairs().iter().map(|(column, _)| batch.column(*column).clone()).collect();
                 let mut hashes = vec![];
-                crate::operator::keys::hash_rows(&columns, &mut hashes).expect("hashed");
+                crate::keys::hash_rows(&columns, &mut hashes).expect("hashed");
                 hashes.resize(batch.num_rows(), 0);
                 for (join, store, groups) in &mut subtasks {
                     let mine = hashes.iter().zip(0u32..);
