@@ -1,7 +1,7 @@
 //! `ML_PREDICT`: the input's columns, then the model's outputs.
 
 use super::{Operator, Scope};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::model::Runner;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -15,8 +15,15 @@ pub struct Predict {
 }
 
 impl Predict {
-    /// Loads the model; `output` is the operator's schema.
-    pub fn new(spec: &plan::Predict, output: &Schema) -> Result<Predict> {
+    /// Loads the model; `output` is the operator's schema: the input's columns, then the model's outputs.
+    pub fn new(spec: &plan::Predict, input: &Schema, output: &Schema) -> Result<Predict> {
+        if let Some(column) = spec.args.iter().find(|column| **column >= input.len()) {
+            return Err(Error::invalid(format!(
+                "model `{}` reads column {column} of an input with {} columns",
+                spec.model.name,
+                input.len()
+            )));
+        }
         Ok(Predict { runner: Runner::load(&spec.model)?, args: spec.args.clone(), schema: output.to_arrow() })
     }
 }
