@@ -96,3 +96,36 @@ impl fmt::Display for PlannerError {
         Ok(())
     }
 }
+
+/// "did you mean" when a known name is close, else the known names.
+pub fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let mut known: Vec<&str> = known.into_iter().collect();
+    if known.is_empty() {
+        return "none is declared".into();
+    }
+    let lower = name.to_lowercase();
+    known.sort_by_key(|candidate| (edit_distance(&candidate.to_lowercase(), &lower), candidate.len()));
+    let close = edit_distance(&known[0].to_lowercase(), &lower) <= (name.chars().count() / 3).max(1);
+    if close {
+        return format!("did you mean `{}`?", known[0]);
+    }
+    const SHOWN: usize = 8;
+    let listed: Vec<String> = known.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    format!("there are: {}{}", listed.join(", "), if known.len() > SHOWN { ", …" } else { "" })
+}
+
+/// Levenshtein's.
+pub fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -4,11 +4,25 @@
 //! [`bind`] stops at optimised logical plans; [`plan`] goes on to [`ef_proto::plan::Plan`]. Both are pure but for the
 //! [`ModelInspector`], which reads model files.
 
+mod bind;
 pub mod catalog;
+mod context;
+mod diagnose;
+mod dialect;
 pub mod error;
+pub mod functions;
+mod interval;
 pub mod lower;
 pub mod nodes;
+mod optimize;
+mod relation;
+mod rewrite;
+mod statement;
+mod time;
+mod types;
+mod vars;
 
+pub use bind::bind;
 pub use catalog::{Catalog, Column, ColumnKind, PlannerTable, Table, View, Watermark};
 pub use error::{PlannerError, Span};
 pub use nodes::{PredictNode, TimeAttribute, WindowTvf};
@@ -19,7 +33,7 @@ use ef_proto::schema::Schema;
 use std::collections::BTreeMap;
 
 /// A file after binding: what it declared and what it runs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Bound {
     pub catalog: Catalog,
     /// In the order of the file.

@@ -33,7 +33,7 @@ impl TimeAttribute {
 
 /// `TABLE(TUMBLE|HOP|CUMULATE|SESSION(…))`: the input's columns, then `window_start`, `window_end`, `window_time`.
 /// A name that the input already has gets the suffix 0.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowTvf {
     pub input: Arc<LogicalPlan>,
     pub window: Window,
@@ -145,6 +145,15 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
         let mut needed = self.partition_indices().ok()?;
         needed.push(self.time_index().ok()?);
         Some(vec![below(output_columns, needed, self.window_start_index())])
+    }
+}
+
+impl Hash for WindowTvf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.input.hash(state);
+        format!("{:?}", self.window).hash(state);
+        self.time.hash(state);
+        self.partition_by.hash(state);
     }
 }
 
