@@ -89,5 +89,3 @@ pub fn plan(
     let bound = bind(sql, vars, models)?;
     lower::lower(bound, &options).map_err(|error| error.locate(sql))
 }
-
-fn bind(_: &str, _: &BTreeMap<String, String>, _: &dyn ModelInspector) -> Result<Bound, PlannerError> { unimplemented!() }
