@@ -120,5 +120,3 @@ pub fn normalised(config: BTreeMap<String, String>) -> BTreeMap<String, String> 
     config.into_iter().map(|(key, text)| (key.clone(), value(&key, text))).collect()
 }
 
-#[cfg(test)]
-mod tests;

@@ -407,5 +407,3 @@ pub fn is_non_null_literal(expr: &DfExpr) -> bool {
     }
 }
 
-#[cfg(test)]
-mod tests;

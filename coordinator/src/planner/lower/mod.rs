@@ -18,7 +18,7 @@ mod sink;
 mod source;
 mod window;
 
-use super::{Bound, Catalog, PlanOptions, PlannerError, PredictNode, Span, WindowTvf};
+use super::{Bound, PlanOptions, PlannerError, PredictNode, Span, WindowTvf};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::{Distinct, Expr as DfExpr, LogicalPlan, Union};
 use ef_proto::expr::Expr;
@@ -38,8 +38,7 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
         return Err(PlannerError::new("nothing to run: the file has no INSERT INTO and no final SELECT", Span::UNKNOWN));
     }
     let mut lowering = Lowering {
-        sources: Sources::new(&bound.inserts, &bound.catalog)?,
-        catalog: &bound.catalog,
+        sources: Sources::new(&bound.inserts, &bound.catalog, &settings)?,
         settings: &settings,
         graph: Graph::default(),
         sides: SideOutputs::default(),
@@ -67,7 +66,6 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
 }
 
 struct Lowering<'a> {
-    catalog: &'a Catalog,
     settings: &'a config::Settings,
     graph: Graph,
     sources: Sources,
@@ -77,11 +75,7 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn plan(&mut self, plan: &LogicalPlan) -> Result<Rel, PlannerError> {
         match plan {
-            LogicalPlan::TableScan(scan) => {
-                let rel = self.sources.scan(scan, self.catalog, &mut self.graph)?;
-                self.sides.read(&scan_name(scan));
-                Ok(rel)
-            }
+            LogicalPlan::TableScan(scan) => self.sources.scan(scan, &mut self.graph),
             LogicalPlan::Projection(projection) => {
                 let mut rel = self.plan(&projection.input)?;
                 let exprs = self.exprs(&projection.expr, projection.input.schema())?;
@@ -213,10 +207,6 @@ fn fields(schema: &DFSchema) -> Vec<Field> {
         Field::new(field.name(), ty, field.is_nullable())
     };
     schema.fields().iter().map(field).collect()
-}
-
-fn scan_name(scan: &datafusion_expr::TableScan) -> String {
-    scan.table_name.table().to_string()
 }
 
 fn datafusion(error: DataFusionError) -> PlannerError {

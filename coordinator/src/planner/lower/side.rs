@@ -9,13 +9,11 @@ use crate::planner::{Catalog, PlannerError, Table};
 use ef_proto::expr::{Expr, Scalar};
 use ef_proto::plan::{Output, error_schema};
 use ef_proto::schema::Schema;
-use std::collections::BTreeSet;
 
 /// The late outputs found while lowering.
 #[derive(Default)]
 pub struct SideOutputs {
     late: Vec<Late>,
-    read: BTreeSet<String>,
 }
 
 #[derive(PartialEq)]
@@ -27,10 +25,6 @@ struct Late {
 }
 
 impl SideOutputs {
-    pub fn read(&mut self, table: &str) {
-        self.read.insert(table.to_string());
-    }
-
     /// A window aggregate whose late rows carry the columns of a table.
     pub fn late(&mut self, node: NodeId, carry: Carry, schema: Schema) {
         let late = Late { port: Port { node, output: Output::Late }, carry, schema };

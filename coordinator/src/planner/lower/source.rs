@@ -1,5 +1,6 @@
 //! One source operator a table for the whole job, with the columns that anybody reads.
 
+use super::config::Settings;
 use super::expr;
 use super::graph::{Graph, Port};
 use super::rel::{Rel, Role};
@@ -38,7 +39,7 @@ pub struct Side<'a> {
 
 impl Sources {
     /// Looks through all queries for what they read of each table.
-    pub fn new(inserts: &[Insert], catalog: &Catalog) -> Result<Sources, PlannerError> {
+    pub fn new(inserts: &[Insert], catalog: &Catalog, settings: &Settings) -> Result<Sources, PlannerError> {
         let mut sources = Sources { tables: BTreeMap::new() };
         let mut failed = None;
         for insert in inserts {
@@ -60,6 +61,7 @@ impl Sources {
             let mut options = Options::new(&used.table.name, used.table.options.clone());
             let span = used.table.span;
             used.common = SourceCommon::parse(&mut options).map_err(|e| PlannerError::new(e.message, span))?;
+            used.common.idle_timeout_ms = used.common.idle_timeout_ms.or(settings.idle_timeout_ms);
             for side in [&used.common.late_table, &used.common.error_table].into_iter().flatten() {
                 if !catalog.tables.contains_key(side) {
                     let names: Vec<&str> = catalog.tables.keys().map(String::as_str).collect();
@@ -96,7 +98,7 @@ impl Sources {
     }
 
     /// The scan's columns of the shared source.
-    pub fn scan(&mut self, scan: &TableScan, _: &Catalog, graph: &mut Graph) -> Result<Rel, PlannerError> {
+    pub fn scan(&mut self, scan: &TableScan, graph: &mut Graph) -> Result<Rel, PlannerError> {
         let name = &table_of(scan)?.name;
         if scan.fetch.is_some() {
             return Err(PlannerError::new("LIMIT is not yet supported", Span::UNKNOWN));
