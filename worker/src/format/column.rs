@@ -8,8 +8,8 @@ use super::json::Keys;
 use crate::error::{Context, Result};
 use arrow_array::types::*;
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, ListArray, MapArray, NullArray, PrimitiveArray, StringArray,
-    StructArray,
+    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, ListArray, MapArray, NullArray, PrimitiveArray,
+    StringArray, StructArray,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType as Arrow, Field as ArrowField, FieldRef};
@@ -104,16 +104,34 @@ pub(crate) enum Values {
     Int64(Vec<i64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
     String(Var),
     Bytes(Var),
     Date(Vec<i32>),
     Time(Vec<i32>),
-    Timestamp { values: Vec<i64>, unit: Unit },
+    Timestamp {
+        values: Vec<i64>,
+        unit: Unit,
+    },
     /// `owed`: NULL rows that the fields have not seen yet.
-    Row { fields: Vec<Column>, keys: Keys, owed: usize },
-    Array { offsets: Vec<i32>, items: Box<Column> },
-    Map { offsets: Vec<i32>, keys: Box<Column>, values: Box<Column> },
+    Row {
+        fields: Vec<Column>,
+        keys: Keys,
+        owed: usize,
+    },
+    Array {
+        offsets: Vec<i32>,
+        items: Box<Column>,
+    },
+    Map {
+        offsets: Vec<i32>,
+        keys: Box<Column>,
+        values: Box<Column>,
+    },
 }
 
 #[derive(Debug)]

@@ -154,7 +154,10 @@ impl CsvDecoder {
                 _ => None,
             };
             if let Some(end) = ends {
-                if !quoted && content.len() > fields.last().map_or(0, |field| field.end) && content.last() == Some(&b'\r') {
+                if !quoted
+                    && content.len() > fields.last().map_or(0, |field| field.end)
+                    && content.last() == Some(&b'\r')
+                {
                     content.pop();
                 }
                 fields.push(Piece { end: content.len(), quoted });
@@ -163,7 +166,9 @@ impl CsvDecoder {
             if input.get(at) != Some(&delimiter) {
                 let end = memchr::memchr(b'\n', &input[at..]).map(|run| at + run + 1);
                 return match end {
-                    Some(end) => Split::Broken(end, "after a closing quote, expected a delimiter or the end of the line"),
+                    Some(end) => {
+                        Split::Broken(end, "after a closing quote, expected a delimiter or the end of the line")
+                    }
                     None if last => {
                         Split::Broken(input.len(), "after a closing quote, expected a delimiter or the end of the line")
                     }
@@ -176,9 +181,11 @@ impl CsvDecoder {
     }
 
     fn check_header(&self) -> std::result::Result<(), String> {
-        let found: Vec<_> =
-            (0..self.record.fields.len()).map(|i| String::from_utf8_lossy(self.record.field(i).0).trim().to_string()).collect();
-        let named = found.len() == self.columns.len() && found.iter().zip(&self.columns).all(|(name, c)| *name == c.name);
+        let found: Vec<_> = (0..self.record.fields.len())
+            .map(|i| String::from_utf8_lossy(self.record.field(i).0).trim().to_string())
+            .collect();
+        let named =
+            found.len() == self.columns.len() && found.iter().zip(&self.columns).all(|(name, c)| *name == c.name);
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
         match named {
             true => Ok(()),
@@ -252,6 +259,7 @@ impl Decoder for CsvDecoder {
                 at += length;
                 continue;
             }
+            let is_header = self.header;
             let (length, problem) = match self.split(rest, last) {
                 Split::Part => break Stop::Input,
                 Split::Broken(length, reason) => (length, Err((None, reason.to_string()))),
@@ -274,7 +282,8 @@ impl Decoder for CsvDecoder {
             at += length;
             lines += line_ends(record);
             if let Err((column, reason)) = problem {
-                break Stop::Bad(DecodeError::new(start, line, column, reason, record));
+                let error = DecodeError::new(start, line, column, reason, record);
+                break Stop::Bad(DecodeError { fatal: is_header, ..error });
             }
         };
         self.bytes += at;

@@ -54,6 +54,8 @@ pub struct DecodeError {
     pub reason: String,
     /// The row, cut to [`RAW_BYTES`].
     pub raw: String,
+    /// The whole file is another than the schema says (its header): fail, whatever the policy for rows.
+    pub fatal: bool,
 }
 
 impl DecodeError {
@@ -61,7 +63,7 @@ impl DecodeError {
         let row = row.strip_suffix(b"\n").unwrap_or(row);
         let row = row.strip_suffix(b"\r").unwrap_or(row);
         let raw = String::from_utf8_lossy(&row[..row.len().min(RAW_BYTES)]).into_owned();
-        DecodeError { offset, line, column, reason, raw }
+        DecodeError { offset, line, column, reason, raw, fatal: false }
     }
 }
 

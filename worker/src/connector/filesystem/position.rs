@@ -37,7 +37,9 @@ pub(super) fn union(blobs: &[Vec<u8>], monitoring: bool) -> Result<Vec<FilePosit
         let position: Position = serde_json::from_slice(blob).corrupt(|| "position of a filesystem source".into())?;
         if position.version != VERSION {
             let found = position.version;
-            return Err(Error::corrupt(format!("position of a filesystem source has version {found}, this build reads {VERSION}")));
+            return Err(Error::corrupt(format!(
+                "position of a filesystem source has version {found}, this build reads {VERSION}"
+            )));
         }
         if position.monitoring != monitoring {
             return Err(Error::invalid(

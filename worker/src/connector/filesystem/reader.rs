@@ -201,10 +201,13 @@ impl Reader {
         let count = self.input.read(&mut self.buffer[self.tail..]).map_err(|error| match self.codec {
             Codec::Plain => Error::invalid(format!("file \"{}\" cannot be read at byte {behind}: {error}", self.path)),
             codec => {
-                let (name, what) = (if codec == Codec::Gzip { "gzip" } else { "zstd" }, match error.kind() {
-                    io::ErrorKind::UnexpectedEof => "is cut off".to_string(),
-                    _ => format!("is damaged ({error})"),
-                });
+                let (name, what) = (
+                    if codec == Codec::Gzip { "gzip" } else { "zstd" },
+                    match error.kind() {
+                        io::ErrorKind::UnexpectedEof => "is cut off".to_string(),
+                        _ => format!("is damaged ({error})"),
+                    },
+                );
                 let packed = self.input.bytes();
                 Error::invalid(format!(
                     "file \"{}\": the {name} data {what} after {behind} bytes of content (byte {packed} of the file)",

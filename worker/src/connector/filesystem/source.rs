@@ -197,7 +197,10 @@ impl FilesystemSource {
                 Err(error) => return Err(error).invalid(|| "a file of the checkpoint is gone".into()),
             };
             if !file.regular {
-                return Err(Error::invalid(format!("file \"{}\" is no regular file and cannot be read again", old.path)));
+                return Err(Error::invalid(format!(
+                    "file \"{}\" is no regular file and cannot be read again",
+                    old.path
+                )));
             }
             if file.size < old.size || file.head(Some(old.head.0))? != old.head {
                 return Err(Error::invalid(format!(
@@ -286,7 +289,8 @@ impl FilesystemSource {
     fn open_reader(&mut self, index: usize) -> Result<()> {
         let packed = self.inputs[index].file.codec != Codec::Plain;
         let open = |input: &&mut Input| {
-            (input.file.codec != Codec::Plain) == packed && input.lane.as_ref().is_some_and(|lane| lane.reader.is_some())
+            (input.file.codec != Codec::Plain) == packed
+                && input.lane.as_ref().is_some_and(|lane| lane.reader.is_some())
         };
         let count = self.inputs.iter_mut().filter(open).count();
         if packed && count >= PACKED_MAX {
@@ -390,11 +394,11 @@ impl FilesystemSource {
     fn bad_row(&mut self, index: usize, line: u64, error: DecodeError) -> Result<()> {
         let path = &self.inputs[index].file.path;
         match self.decoder.on_error() {
-            OnError::Fail => Err(Error::invalid(format!("{path} line {line}: {error}"))),
-            OnError::Skip => {
+            OnError::Skip if !error.fatal => {
                 self.errors.push(&self.table, Some(path), Some(line), &error);
                 Ok(())
             }
+            _ => Err(Error::invalid(format!("{path} line {line}: {error}"))),
         }
     }
 
@@ -405,9 +409,10 @@ impl FilesystemSource {
             return Ok(batch);
         }
         let rows = batch.num_rows();
-        let cached = self.constants.as_ref().is_some_and(|(of, columns)| {
-            *of == index && columns.first().is_some_and(|column| column.len() >= rows)
-        });
+        let cached = self
+            .constants
+            .as_ref()
+            .is_some_and(|(of, columns)| *of == index && columns.first().is_some_and(|column| column.len() >= rows));
         if !cached {
             let file = &self.inputs[index].file;
             let name = Path::new(&file.path).file_name().and_then(|name| name.to_str()).unwrap_or(&file.path);

@@ -199,7 +199,10 @@ impl<'a> Cursor<'a> {
             return Err(self.unexpected("a number"));
         }
         if count > 1 && self.input[whole] == b'0' {
-            return Err(fault(format!("a number may not begin with 0: {}", String::from_utf8_lossy(&self.input[start..at.min(start + 40)]))));
+            return Err(fault(format!(
+                "a number may not begin with 0: {}",
+                String::from_utf8_lossy(&self.input[start..at.min(start + 40)])
+            )));
         }
         if self.input.get(at) == Some(&b'.') {
             at += 1;
@@ -228,7 +231,8 @@ impl<'a> Cursor<'a> {
         while let Some(word) = word(self.input, at) {
             let quote = word ^ (ONES * b'"' as u64);
             let back = word ^ (ONES * b'\\' as u64);
-            let stop = (quote.wrapping_sub(ONES) & !quote | back.wrapping_sub(ONES) & !back
+            let stop = (quote.wrapping_sub(ONES) & !quote
+                | back.wrapping_sub(ONES) & !back
                 | word.wrapping_sub(ONES * 0x20) & !word)
                 & HIGH;
             if stop != 0 {

@@ -54,13 +54,8 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Keys {
-        let mut this = Keys {
-            columns: 0,
-            keys: Vec::new(),
-            lookup: HashMap::default(),
-            order: Vec::new(),
-            scratch: Vec::new(),
-        };
+        let mut this =
+            Keys { columns: 0, keys: Vec::new(), lookup: HashMap::default(), order: Vec::new(), scratch: Vec::new() };
         for name in names {
             // A name that needs escapes in JSON never stands there as it is; its `Key` just never fits.
             this.lookup.entry(name.as_bytes().into()).or_insert(this.columns);

@@ -171,7 +171,9 @@ fn random_objects_are_read_as_serde_json_reads_them_at_any_cut() {
             let line = if rng.random_bool(0.2) { format!("{row:#}").replace('\n', " ") } else { row.to_string() };
             text += &line;
             text += ["\n", "\r\n", " \n\n", "\n  \n"][rng.random_range(0..4)];
-            rows.push(serde_json::from_str::<Value>(&line).unwrap());
+            // What was written, not what serde_json reads again: it may miss a double by its last bit.
+            assert!(serde_json::from_str::<Value>(&line).is_ok());
+            rows.push(row);
         }
         let options = Json { on_error: OnError::Fail, timestamps: TimestampFormat::Sql };
         let mut decoder = JsonDecoder::new(&Schema::new(fields.clone()), &options).unwrap();
@@ -192,8 +194,10 @@ fn random_objects_are_read_as_serde_json_reads_them_at_any_cut() {
             }
         }
         let root = DataType::Row(fields);
-        let want: Vec<_> = rows.iter().map(|row| wanted(&root, Some(row))).collect();
-        assert_eq!(got, want, "seed {seed}");
+        assert_eq!(got.len(), rows.len());
+        for (got, row) in got.iter().zip(&rows) {
+            assert_eq!(got, &wanted(&root, Some(row)), "seed {seed}: {row}");
+        }
     }
 }
 
@@ -236,7 +240,8 @@ fn damaged_lines_agree_with_serde_json_and_leave_nothing_behind() {
 fn numbers_of_any_length_are_the_nearest_double() {
     let mut rng = SmallRng::seed_from_u64(7);
     for _ in 0..20_000 {
-        let digits = |rng: &mut SmallRng, n: usize| (0..n).map(|_| rng.random_range(b'0'..=b'9') as char).collect::<String>();
+        let digits =
+            |rng: &mut SmallRng, n: usize| (0..n).map(|_| rng.random_range(b'0'..=b'9') as char).collect::<String>();
         let n = rng.random_range(0..20);
         let mut text = format!("{}{}", rng.random_range(1..10), digits(&mut rng, n));
         if rng.random_bool(0.7) {
@@ -262,7 +267,13 @@ fn numbers_of_any_length_are_the_nearest_double() {
 #[test]
 fn timestamps_are_sql_iso_or_epoch_millis() {
     let at = 1_773_471_540_273i64;
-    for text in ["\"2026-03-14 06:59:00.273\"", "\"2026-03-14T06:59:00.273Z\"", "\"2026-03-14T07:59:00.273+01:00\"", "1773471540273", "\"1773471540273\""] {
+    for text in [
+        "\"2026-03-14 06:59:00.273\"",
+        "\"2026-03-14T06:59:00.273Z\"",
+        "\"2026-03-14T07:59:00.273+01:00\"",
+        "1773471540273",
+        "\"1773471540273\"",
+    ] {
         let millis = one(DataType::Timestamp(Unit::Milli), text).unwrap();
         assert_eq!(millis.as_primitive::<TimestampMillisecondType>().value(0), at, "{text}");
         let micros = one(DataType::TimestampLtz(Unit::Micro), text).unwrap();
