@@ -13,13 +13,15 @@ use crate::task::{
     Body, Clock, Control, Events, ExchangeOutput, Exit, GatedTask, Node, Out, Outputs, RowTime, SourceTask, Target,
     TaskEvent,
 };
-use ef_proto::checkpoint::{Manifest, OperatorState};
+use ef_proto::checkpoint::{Manifest, OperatorState, SubtaskState};
 use ef_proto::ids::{OperatorId, SubtaskId};
 use ef_proto::keys::range_of;
 use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Output, Plan, Source, error_schema};
 use ef_proto::rpc::Deploy;
 use ef_proto::schema::Schema;
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// What a deployment works with.
@@ -48,29 +50,39 @@ pub(super) async fn deploy(
     let nowhere = OperatorId(0);
     command.plan.validate().map_err(|e| (nowhere, Error::new(Code::Internal, format!("the plan is not valid: {e}"))))?;
     let mut restored: HashMap<SubtaskId, Vec<Restored>> = HashMap::new();
-    if let Some(manifest) = &command.restore {
-        for state in &manifest.operators {
-            let Some(op) = command.plan.operator(state.id) else { continue };
-            for index in 0..op.parallelism {
-                let range = range_of(index, op.parallelism, command.plan.max_parallelism);
-                let subtask = SubtaskId { operator: op.id, index };
-                let mut parts = Vec::new();
-                for old in &state.subtasks {
-                    if !overlaps(&old.key_groups, &range) {
-                        continue;
-                    }
-                    let dir = with.config.work_dir.join(format!("restore-{}-{}-{}", op.id, index, old.index));
-                    let part = download(&with.root, old.clone(), dir).await.map_err(|e| (op.id, e))?;
-                    parts.push(part);
-                }
-                restored.insert(subtask, parts);
-            }
-        }
+    for (subtask, old) in to_download(&command) {
+        let name = format!("restore-{}-{}-{}", subtask.operator, subtask.index, old.index);
+        let part = download_boxed(with.root.clone(), old, with.config.work_dir.join(name)).await;
+        restored.entry(subtask).or_default().push(part.map_err(|e| (subtask.operator, e))?);
     }
     // Opening stores and reading model files blocks; the runtime's threads are not for that.
     tokio::task::spawn_blocking(move || Builder::new(&with, &command, restored)?.build())
         .await
         .map_err(|e| (nowhere, Error::new(Code::Internal, format!("deployment: {e}"))))?
+}
+
+/// Boxed, because the compiler cannot see through the streams in `download` that the future is Send.
+fn download_boxed(
+    root: Root,
+    old: SubtaskState,
+    directory: PathBuf,
+) -> Pin<Box<dyn Future<Output = Result<Restored>> + Send>> {
+    Box::pin(async move { download(&root, old, directory).await })
+}
+
+/// Every new subtask with each old one whose key groups it takes over.
+fn to_download(command: &Deploy) -> Vec<(SubtaskId, SubtaskState)> {
+    let mut wanted = Vec::new();
+    for state in command.restore.iter().flat_map(|manifest| &manifest.operators) {
+        let Some(op) = command.plan.operator(state.id) else { continue };
+        for index in 0..op.parallelism {
+            let range = range_of(index, op.parallelism, command.plan.max_parallelism);
+            let subtask = SubtaskId { operator: op.id, index };
+            let old = state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range));
+            wanted.extend(old.map(|old| (subtask, old.clone())));
+        }
+    }
+    wanted
 }
 
 fn overlaps(a: &std::ops::Range<u16>, b: &std::ops::Range<u16>) -> bool {

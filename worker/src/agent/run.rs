@@ -2,13 +2,14 @@
 
 use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 use crate::metrics::Metered;
-use crate::state::{Origin, Root, upload};
+use crate::state::{Origin, Root, Staged, upload};
 use crate::task::{Clock, Control, NodeSnapshot, TaskEvent};
 use ef_proto::checkpoint::SubtaskState;
 use ef_proto::ids::{Epoch, Incarnation};
 use ef_proto::rpc::{Command, Deploy, Event};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -156,7 +157,7 @@ impl Agent {
             Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
         tokio::spawn(async move {
             let sequence = staged.sequence;
-            let event = match upload(&root, staged, origin).await {
+            let event = match upload_boxed(root, staged, origin).await {
                 Ok(mut state) => {
                     // Before the ack: the store must know the names when the checkpoint completes.
                     if let Some(control) = control {
@@ -172,6 +173,11 @@ impl Agent {
         });
         None
     }
+}
+
+/// Boxed, because the compiler cannot see through the streams in `upload` that the future is Send.
+fn upload_boxed(root: Root, staged: Staged, origin: Origin) -> Pin<Box<dyn Future<Output = Result<SubtaskState>> + Send>> {
+    Box::pin(async move { upload(&root, staged, origin).await })
 }
 
 /// A panic in a task is a bug of ours, and fails the job like any other error.

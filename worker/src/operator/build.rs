@@ -33,7 +33,7 @@ pub fn build(
         OperatorKind::WindowJoin(spec) => {
             Box::new(WindowJoin::new(spec, input(0)?, input(1)?, max_parallelism, key_groups)?)
         }
-        OperatorKind::Predict(spec) => Box::new(Predict::new(spec, input(0)?)?),
+        OperatorKind::Predict(spec) => Box::new(Predict::new(spec, input(0)?, output)?),
         OperatorKind::Source(_) | OperatorKind::Sink(_) => {
             return Err(Error::new(Code::Internal, "sources and sinks are connectors"));
         }

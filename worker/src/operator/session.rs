@@ -364,6 +364,7 @@ impl Operator for SessionAggregate {
         let mut wide = std::mem::take(&mut self.wide);
         let mut pending = Pending { rows: Vec::with_capacity(rows), sessions: Vec::with_capacity(rows) };
         let mut late = Vec::new();
+        let now = self.now.unwrap_or_default();
         {
             let (times, unit) = match self.plan.time {
                 Time::Processing => (None, 1),
@@ -371,7 +372,6 @@ impl Operator for SessionAggregate {
             };
             let nulls = times.and_then(|times| times.nulls()).filter(|nulls| nulls.null_count() > 0);
             let values = times.map(|times| as_i64(times, &mut wide));
-            let now = self.now.unwrap_or_default();
             for (row, key) in groups.iter().enumerate() {
                 if nulls.is_some_and(|nulls| nulls.is_null(row)) {
                     self.null_time += 1;
@@ -410,7 +410,6 @@ impl Operator for SessionAggregate {
             return self.fire_until(watermark, scope);
         }
         if watermark == END_OF_TIME {
-            let now = self.now.unwrap_or_default();
             self.on_clock(scope)?;
             return self.fire_until(END_OF_TIME, scope);
         }

@@ -147,10 +147,13 @@ pub async fn download(root: &Root, state: SubtaskState, directory: PathBuf) -> R
             return Err(Error::corrupt(format!("the checkpoint names a state file `{}`; a plain name is expected", file.name)));
         }
     }
-    let downloads = state.keyed.iter().map(|file| async {
-        let target = directory.join(&file.name);
-        let mut out = File::create(&target).unavailable(|| format!("cannot create `{}`", target.display()))?;
-        get(root, file, &mut out).await
+    // Each download owns what it needs: a stream of borrowing futures is not known to be Send.
+    let downloads = state.keyed.clone().into_iter().map(|file| {
+        let (root, target) = (root.clone(), directory.join(&file.name));
+        async move {
+            let mut out = File::create(&target).unavailable(|| format!("cannot create `{}`", target.display()))?;
+            get(&root, &file, &mut out).await
+        }
     });
     futures::stream::iter(downloads).buffer_unordered(PARALLEL).try_collect::<()>().await?;
     Ok(Restored { state, directory })

@@ -470,8 +470,7 @@ impl Operator for WindowAggregate {
             (_, false) => self.fire_until(watermark, scope),
             // The clock decides, but a bounded input gets its last windows.
             (_, true) if watermark == END_OF_TIME => {
-                let now = self.now.unwrap_or_default();
-                self.on_clock(scope)?;
+                    self.on_clock(scope)?;
                 self.fire_until(END_OF_TIME, scope)
             }
             (_, true) => Ok(()),
