@@ -1,1 +1,6 @@
-//! client
+//! EdgeFlow's client library: run a SQL file in this process (feature `embedded`), watch it, sum it up.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod resources;
+pub mod summary;

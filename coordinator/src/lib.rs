@@ -1,1 +1,6 @@
-//! coordinator
+//! EdgeFlow's JobManager: plans SQL into an operator graph, keeps the manifests of its checkpoints, and leads the job.
+//! Knows no rows: what a worker runs is an `ef_proto::plan::Plan`.
+
+pub mod leader;
+pub mod manifests;
+pub mod planner;

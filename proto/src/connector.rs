@@ -6,8 +6,15 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod datagen;
+mod format;
+mod nexmark;
+mod options;
 mod parse;
-pub use parse::{OptionError, Options, parse_duration_ms, parse_memory_bytes};
+mod units;
+pub use options::{OptionError, Options};
+pub use parse::SourceCommon;
+pub use units::{parse_boolean, parse_duration_ms, parse_duration_us, parse_instant_ms, parse_memory_bytes};
 
 /// Where a source reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +56,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Writes `<path>/part-<subtask>-<counter>.<ext>`; a file becomes visible (is renamed from its hidden in-progress
+/// Writes `<path>/part-<job>-<incarnation>-<subtask>-<counter>.<ext>`; a file becomes visible (is renamed from its hidden in-progress
 /// name) only when the checkpoint that closed it has completed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FilesystemSink {
@@ -61,25 +68,35 @@ pub struct FilesystemSink {
     pub compression: Compression,
 }
 
-/// `'connector' = 'datagen'`, Flink's options and ours (`'seed'`, `'fields.X.distinct'`, `'fields.X.max-disorder'`).
+/// `'connector' = 'datagen'`. Row i is the same whatever the parallelism: its values follow from the seed, the
+/// column's name and i alone (but for `Past`, and `EventTime` from `now`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Datagen {
     /// None: as fast as possible.
     pub rows_per_second: Option<u64>,
-    /// None: unbounded.
+    /// None: unbounded. A sequence that is shorter ends the source, so this is at most its length.
     pub number_of_rows: Option<u64>,
     pub seed: u64,
     /// One per physical column, in order.
     pub fields: Vec<DatagenField>,
 }
 
+/// How a column's values are made. `distinct` draws from that many values only; `null_rate` is the share of NULLs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DatagenField {
-    /// Uniform in [min, max] for numbers (values of the column's type); `distinct` draws from that many values only.
-    Random { min: Option<f64>, max: Option<f64>, length: u32, distinct: Option<u64>, null_rate: f64 },
-    /// From start to end, then the source ends; dealt to the subtasks in turn.
+    /// Uniform in [min, max]; for TINYINT to BIGINT.
+    Integer { min: i64, max: i64, distinct: Option<u64>, null_rate: f64 },
+    /// Uniform in [min, max]; for FLOAT, DOUBLE and DECIMAL (rounded to its scale).
+    Float { min: f64, max: f64, distinct: Option<u64>, null_rate: f64 },
+    /// That many hexadecimal digits (STRING) or random bytes (BYTES).
+    Text { length: u32, distinct: Option<u64>, null_rate: f64 },
+    /// The clock minus uniform[0, max_past_ms]; for DATE, TIME, TIMESTAMP and TIMESTAMP_LTZ.
+    Past { max_past_ms: u64, null_rate: f64 },
+    /// BOOLEAN, ROW, ARRAY, MAP: over the whole range of the type; `length` elements in a collection.
+    Any { length: u32, null_rate: f64 },
+    /// Row i is `start` + i.
     Sequence { start: i64, end: i64 },
-    /// Event time: `start_ms` + row number * `step_us` / 1000 - uniform[0, disorder_ms]. For TIMESTAMP columns.
+    /// `start_ms` + row number * `step_us` / 1000 - uniform[0, disorder_ms]; for TIMESTAMP and TIMESTAMP_LTZ.
     /// `start_ms` None: the time at which the source started.
     EventTime { start_ms: Option<i64>, step_us: u64, disorder_ms: u64 },
 }
@@ -88,7 +105,9 @@ pub enum DatagenField {
 /// the Nexmark DDL (`event_type`, `person`, `auction`, `bid`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Nexmark {
-    /// `'events.num'`; None: unbounded.
+    /// `'nexmark.table'`: only these events, with their columns at the top. None: all events, nested.
+    pub table: Option<NexmarkTable>,
+    /// `'events.num'`, those of other tables included; None: unbounded.
     pub events: Option<u64>,
     /// `'first-event.rate'`: events per second of event time.
     pub event_rate: u64,
@@ -99,6 +118,13 @@ pub struct Nexmark {
     pub base_time_ms: i64,
     /// Arrival is out of order by at most this.
     pub disorder_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NexmarkTable {
+    Person,
+    Auction,
+    Bid,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,3 +15,4 @@ pub mod machine;
 pub mod plan;
 pub mod rpc;
 pub mod schema;
+pub mod wire;

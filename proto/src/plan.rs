@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 mod explain;
 mod validate;
-pub use explain::{dot, text};
+pub use explain::{Guarantee, describe, dot, text};
 pub use validate::PlanError;
 
 /// One job.
@@ -122,7 +122,7 @@ pub struct Calc {
 
 /// How rows get their windows. Durations and bounds in milliseconds; windows are [start, end) and aligned to the
 /// epoch plus `offset_ms`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Window {
     Tumble { size_ms: i64, offset_ms: i64 },
     Hop { size_ms: i64, slide_ms: i64, offset_ms: i64 },

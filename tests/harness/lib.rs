@@ -1,1 +1,141 @@
-//! harness
+//! Runs the real `efctl` as a user does, and compares what it wrote with what is expected.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait for processes")]
+
+pub mod events;
+pub mod rows;
+pub mod shared;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No run of a test takes longer than this, unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The binary that `make build` put beside the tests.
+pub fn efctl() -> PathBuf {
+    let tests = std::env::current_exe().expect("a running test has a path");
+    let release = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let path = release.join("efctl");
+    assert!(path.exists(), "{} is missing: run the tests by `make test`, which builds it first", path.display());
+    path
+}
+
+/// One invocation of `efctl`, in a directory of its own.
+pub struct Run {
+    command: Command,
+    directory: PathBuf,
+}
+
+/// What it left.
+#[derive(Debug)]
+pub struct Done {
+    /// None: killed by a signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// Panics with everything it said unless it exited with 0.
+    #[track_caller]
+    pub fn success(self) -> Done {
+        assert_eq!(self.code, Some(0), "efctl failed\n--- stdout\n{}\n--- stderr\n{}", head(&self.stdout), self.stderr);
+        self
+    }
+}
+
+fn head(text: &str) -> &str {
+    text.get(..2000).unwrap_or(text)
+}
+
+impl Run {
+    /// `efctl ARGS…` with `directory` as its working directory.
+    pub fn new(directory: &Path, args: &[&str]) -> Run {
+        let mut command = Command::new(efctl());
+        command.args(args).current_dir(directory).stdin(Stdio::null()).env_remove("RUST_LOG");
+        Run { command, directory: directory.to_path_buf() }
+    }
+
+    /// `efctl run` of this SQL text, written to a file in `directory`.
+    pub fn sql(directory: &Path, sql: &str) -> Run {
+        let file = directory.join("job.sql");
+        std::fs::write(&file, sql).expect("the test's own directory is writable");
+        Run::new(directory, &["run", "job.sql", "--quiet"])
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Run {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Run {
+        self.command.args(args);
+        self
+    }
+
+    pub fn start(mut self) -> Result<Running> {
+        // Files, not pipes: a killed process leaves what it wrote, and nobody has to read along.
+        let out = self.directory.join(".stdout");
+        let err = self.directory.join(".stderr");
+        self.command.stdout(std::fs::File::create(&out)?).stderr(std::fs::File::create(&err)?);
+        let child = self.command.spawn().context("cannot start efctl")?;
+        Ok(Running { child, out, err })
+    }
+
+    pub fn done(self) -> Done {
+        self.start().and_then(Running::wait).expect("efctl runs")
+    }
+}
+
+/// A started `efctl`, killed when the value is dropped.
+pub struct Running {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to our own child, which we have not reaped.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// True once it has ended.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Waits until `condition` holds or the process has ended; looks every few milliseconds.
+    pub fn until(&mut self, mut condition: impl FnMut() -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() && !self.ended() {
+            if Instant::now() > deadline {
+                bail!("nothing came of it in {PATIENCE:?}");
+            }
+            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    pub fn wait(mut self) -> Result<Done> {
+        self.until(|| false)?;
+        let status = self.child.wait()?;
+        Ok(Done {
+            code: status.code(),
+            stdout: std::fs::read_to_string(&self.out)?,
+            stderr: std::fs::read_to_string(&self.err)?,
+        })
+    }
+}

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod expr;
 pub mod format;
 pub mod frame;
+pub mod keys;
 pub mod metrics;
 pub mod model;
 pub mod operator;

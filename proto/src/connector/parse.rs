@@ -1,20 +1,147 @@
-//! From `WITH (…)` text to typed options.
-use std::collections::BTreeMap;
+//! From `WITH (…)` text to typed connectors. Flink's option names where Flink has one.
+//!
+//! A table may be read by one statement and written by another, so a `filesystem` table may carry the options of
+//! both directions; each is checked and only the asked-for side is returned.
 
-/// A table's options as text, and which of them have been asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    pub entries: BTreeMap<String, String>,
+use super::options::{OptionError, Options};
+use super::{Compression, FilesystemSink, FilesystemSource, Format, OnError, SinkConnector, SourceConnector};
+use super::{Datagen, Nexmark, format};
+use crate::schema::Schema;
+use serde::{Deserialize, Serialize};
+
+const SPLIT_BYTES: u64 = 16 << 20;
+const ROLLING_BYTES: u64 = 128 << 20;
+const ROLLING_MS: u64 = 30 * 60 * 1_000;
+
+/// What any source table may say besides its connector's own options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCommon {
+    /// `'late.table'`: where late rows of window operators over this source go.
+    pub late_table: Option<String>,
+    /// `'error.table'`: where undecodable rows go; makes the format skip them.
+    pub error_table: Option<String>,
+    /// `'scan.watermark.idle-timeout'`. None: never idle.
+    pub idle_timeout_ms: Option<u64>,
+    pub tier: Option<String>,
+    pub site_selector: Option<String>,
 }
 
-/// What is wrong with one option.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct OptionError {
-    /// The option's key, for the caller to point at in the SQL text.
-    pub key: String,
-    pub message: String,
+impl SourceCommon {
+    /// For sinks too: there only `tier` and `site_selector` mean anything.
+    pub fn parse(options: &mut Options) -> Result<SourceCommon, OptionError> {
+        let tier = options.parsed("tier", "'cloud', 'gateway' or 'device'", |text| {
+            matches!(text, "cloud" | "gateway" | "device").then(|| text.to_owned())
+        })?;
+        let site_selector = options.take("site.selector");
+        let late_table = options.take("late.table");
+        let error_table = options.take("error.table");
+        let idle_timeout_ms = options.duration_ms("scan.watermark.idle-timeout")?.filter(|ms| *ms > 0);
+        Ok(SourceCommon { late_table, error_table, idle_timeout_ms, tier, site_selector })
+    }
 }
 
-pub fn parse_duration_ms(_text: &str) -> Option<u64> { None }
-pub fn parse_memory_bytes(_text: &str) -> Option<u64> { None }
+impl SourceConnector {
+    /// The connector and format of a table that is read. `physical`: all columns that the connector delivers.
+    pub fn parse(options: &mut Options, physical: &Schema) -> Result<(SourceConnector, Option<Format>), OptionError> {
+        const EXPECTED: &str = "'filesystem', 'datagen' or 'nexmark' (for a table that is read)";
+        let connector = options.require("connector", EXPECTED)?;
+        match connector.as_str() {
+            "filesystem" => {
+                let files = Filesystem::parse(options)?;
+                let mut format = format::source(options, physical)?;
+                if options.peek("error.table").is_some() {
+                    format.skip_errors();
+                }
+                Ok((SourceConnector::Filesystem(files.source), Some(format)))
+            }
+            "datagen" => Ok((SourceConnector::Datagen(Datagen::parse(options, physical)?), None)),
+            "nexmark" => Ok((SourceConnector::Nexmark(Nexmark::parse(options, physical)?), None)),
+            other => Err(options.unaccepted("connector", other, EXPECTED)),
+        }
+    }
+
+    /// Keeps what the columns at these positions of the physical schema need, in this order: call it when the
+    /// physical schema is pruned.
+    pub fn prune(&mut self, keep: &[usize]) {
+        if let SourceConnector::Datagen(datagen) = self {
+            datagen.fields = keep.iter().map(|column| datagen.fields[*column].clone()).collect();
+        }
+    }
+}
+
+impl SinkConnector {
+    /// The connector and format of a table that is written. `schema` without `_op`; `changelog`: rows carry one.
+    pub fn parse(
+        options: &mut Options,
+        schema: &Schema,
+        changelog: bool,
+    ) -> Result<(SinkConnector, Option<Format>), OptionError> {
+        const EXPECTED: &str = "'filesystem', 'print' or 'blackhole' (for a table that is written)";
+        let connector = options.require("connector", EXPECTED)?;
+        match connector.as_str() {
+            "filesystem" => {
+                let files = Filesystem::parse(options)?;
+                let format = format::sink(options, schema, changelog)?;
+                Ok((SinkConnector::Filesystem(files.sink), Some(format)))
+            }
+            "print" => Ok((SinkConnector::Print { prefix: options.take("print-identifier") }, None)),
+            "blackhole" => Ok((SinkConnector::Blackhole, None)),
+            other => Err(options.unaccepted("connector", other, EXPECTED)),
+        }
+    }
+}
+
+impl Format {
+    fn skip_errors(&mut self) {
+        match self {
+            Format::Json(json) | Format::ChangelogJson(json) => json.on_error = OnError::Skip,
+            Format::Csv(csv) => csv.on_error = OnError::Skip,
+        }
+    }
+}
+
+struct Filesystem {
+    source: FilesystemSource,
+    sink: FilesystemSink,
+}
+
+impl Filesystem {
+    fn parse(options: &mut Options) -> Result<Filesystem, OptionError> {
+        let path = options.require("path", "a file, a directory or a glob")?;
+        let local = path.strip_prefix("file://").unwrap_or(&path).to_owned();
+        if local.is_empty() || local.contains("://") {
+            return Err(options.unaccepted("path", &path, "a local file, directory or glob"));
+        }
+        let monitor_interval_ms = options.parsed(
+            "source.monitor-interval",
+            "a duration of at least 1 ms like '500 ms', '5 s'",
+            |text| super::parse_duration_ms(text).filter(|ms| *ms > 0),
+        )?;
+        let compression = options.parsed("compression", "'auto', 'none', 'gzip' or 'zstd'", |text| {
+            Some(match text.to_ascii_lowercase().as_str() {
+                "auto" => Compression::Auto,
+                "none" => Compression::None,
+                "gzip" => Compression::Gzip,
+                "zstd" => Compression::Zstd,
+                _ => return None,
+            })
+        })?;
+        let compression = compression.unwrap_or(Compression::Auto);
+        let size = |options: &mut Options, key, default| {
+            let parsed = options.parsed(key, "a size of at least 1 kb like '64 kb', '128 mb', '1 gb'", |text| {
+                super::parse_memory_bytes(text).filter(|bytes| *bytes >= 1 << 10)
+            });
+            parsed.map(|bytes| bytes.unwrap_or(default))
+        };
+        let split_bytes = size(options, "source.split-size", SPLIT_BYTES)?;
+        let rolling_bytes = size(options, "sink.rolling-policy.file-size", ROLLING_BYTES)?;
+        let rolling_interval_ms = options.duration_ms("sink.rolling-policy.rollover-interval")?.unwrap_or(ROLLING_MS);
+        Ok(Filesystem {
+            source: FilesystemSource { path: local.clone(), monitor_interval_ms, compression, split_bytes },
+            sink: FilesystemSink { path: local, rolling_bytes, rolling_interval_ms, compression },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,3 @@
-//! Pure machines.
+//! Pure machines: stepped by whoever has the clock and the I/O.
+
+pub mod checkpoint;

@@ -1,1 +1,7 @@
-//! agent
+//! The mailbox between the coordinator and this worker's tasks: deploys, carries checkpoint messages both ways,
+//! uploads snapshots, cancels. Holds no rules: tasks align, the coordinator decides.
+
+mod deploy;
+mod run;
+
+pub use run::{Agent, AgentHandle};

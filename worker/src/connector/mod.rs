@@ -5,7 +5,21 @@
 
 use crate::error::Result;
 use arrow_array::RecordBatch;
-use ef_proto::ids::Epoch;
+use ef_proto::ids::{Epoch, OperatorId};
+
+mod blackhole;
+pub mod datagen;
+pub mod filesystem;
+mod generate;
+pub mod nexmark;
+mod print;
+mod registry;
+mod sinks;
+mod stdout;
+
+pub use generate::Clock;
+pub use registry::source;
+pub use sinks::sink;
 
 /// Where a source's or sink's subtask stands.
 #[derive(Clone, Debug)]
@@ -15,6 +29,10 @@ pub struct Place {
     pub parallelism: u32,
     /// Distinguishes the files of one job from those of another in the same directory.
     pub job: String,
+    /// Distinguishes the files of one operator from those of another that writes to the same table.
+    pub operator: OperatorId,
+    /// The job's deployment: grows with every start, so that no name of an earlier one is used again.
+    pub incarnation: u64,
     /// Milliseconds since the epoch when the task started.
     pub now_ms: i64,
 }

@@ -6,8 +6,8 @@
 //! accumulators.
 
 use super::accumulate::Accumulators;
-use super::keys::{KeyTable, Selection, hash_rows};
-use super::{Emit, Operator};
+use crate::keys::{KeyTable, Selection, hash_rows};
+use super::{Scope, Operator};
 use crate::error::{Code, Context, Error, Result};
 use crate::state::{Kind, Store};
 use arrow_array::cast::AsArray;
@@ -137,12 +137,12 @@ impl GroupAggregate {
     }
 
     /// Reads the state of the keys that are new to the table.
-    fn look_up(&mut self, out: &mut dyn Emit) -> Result<()> {
+    fn look_up(&mut self, scope: &mut Scope<'_>) -> Result<()> {
         let fresh: Vec<u32> = self.keys.fresh().iter().map(|(group, _)| *group).collect();
         if !self.cold || fresh.is_empty() {
             return Ok(());
         }
-        let store = out.store().ok_or_else(|| Error::new(Code::Internal, "spilled groups without their store"))?;
+        let store = &mut *scope.store;
         // All keys in one buffer, sorted through their spans: no allocation a key.
         let mut bytes = Vec::with_capacity(fresh.len() * 16);
         let mut spans: Vec<(usize, usize, u32)> = Vec::with_capacity(fresh.len());
@@ -211,7 +211,7 @@ impl GroupAggregate {
 }
 
 impl Operator for GroupAggregate {
-    fn on_batch(&mut self, _input: usize, batch: RecordBatch, out: &mut dyn Emit) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
         let rows = batch.num_rows();
         if rows == 0 {
             return Ok(());
@@ -221,7 +221,7 @@ impl Operator for GroupAggregate {
         let mut groups = std::mem::take(&mut self.groups);
         self.keys.intern(&columns, &self.hashes, Selection::All(rows), &mut groups)?;
         self.resize();
-        self.look_up(out)?;
+        self.look_up(scope)?;
 
         self.batch = self.batch.wrapping_add(1).max(1);
         if self.batch == 1 {
@@ -324,12 +324,13 @@ impl Operator for GroupAggregate {
             }
             columns.push(std::sync::Arc::new(Int8Array::from(kinds)));
             let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "group aggregate's output".into())?;
-            out.emit(batch)?;
+            scope.out.emit(batch)?;
         }
         gone.into_iter().for_each(|group| self.remove(group));
         if self.cold && !self.deleted.is_empty() {
             // Deleted keys must not be found by the next look-up.
-            if let Some(store) = out.store() {
+            {
+                let store = &mut *scope.store;
                 self.deleted.drain(..).try_for_each(|key| store.delete(&key))?;
             }
         }
@@ -338,7 +339,8 @@ impl Operator for GroupAggregate {
         Ok(())
     }
 
-    fn on_clock(&mut self, now_ms: i64, _out: &mut dyn Emit) -> Result<()> {
+    fn on_clock(&mut self, scope: &mut Scope<'_>) -> Result<()> {
+        let now_ms = scope.now_ms;
         self.now = self.now.max(now_ms);
         if let Some(ttl) = self.plan.ttl_ms
             && self.now >= self.next_sweep
@@ -472,8 +474,8 @@ fn mark_changes(old: &ArrayRef, new: &ArrayRef, positions: &[usize], changed: &m
         }
         _ => {
             let (mut wide_a, mut wide_b) = (Vec::new(), Vec::new());
-            let a = super::keys::as_i64(old, &mut wide_a);
-            let b = super::keys::as_i64(new, &mut wide_b);
+            let a = crate::keys::as_i64(old, &mut wide_a);
+            let b = crate::keys::as_i64(new, &mut wide_b);
             mark(old, new, positions, changed, |i, j| a[i] == b[j]);
         }
     }

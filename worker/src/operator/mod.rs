@@ -9,14 +9,20 @@ use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
 
 pub mod accumulate;
+mod build;
+pub mod calc;
 pub mod group_aggregate;
-pub mod keys;
+#[cfg(test)]
+mod map_store;
+pub mod predict;
 pub mod session;
 #[cfg(test)]
 pub mod testing;
 pub mod window_aggregate;
+pub mod window_assign;
+pub mod window_join;
 
-// Lead's note: the trait changed (Scope); see NOTE_FROM_LEAD.md.
+pub use build::build;
 
 /// Where an operator's rows go: the next operator of the chain, or an exchange.
 pub trait Emit {
@@ -25,12 +31,6 @@ pub trait Emit {
     /// Rows to the main output. Empty batches are dropped by the receiver; do not bother to check.
     fn emit(&mut self, batch: RecordBatch) -> Result<()> {
         self.emit_to(Output::Main, batch)
-    }
-
-    /// The store of the operator that is being called; a keyed operator over a Disk store reads back through it what
-    /// it has spilled. None where there is nothing to read back (memory).
-    fn store(&mut self) -> Option<&mut dyn Store> {
-        None
     }
 }
 

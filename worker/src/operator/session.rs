@@ -6,9 +6,9 @@
 //! again. So a row costs no timer work. State: key group u16 BE, the key's bytes → the key's sessions.
 
 use super::accumulate::Accumulators;
-use super::keys::{KeyTable, NO_GROUP, Selection, as_i64, hash_rows};
+use crate::keys::{KeyTable, NO_GROUP, Selection, as_i64, hash_rows};
 use super::window_aggregate::per_milli;
-use super::{Emit, Operator};
+use super::{Scope, Operator};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
 use crate::state::{Kind, Store};
@@ -240,7 +240,7 @@ impl SessionAggregate {
         Ok(())
     }
 
-    fn fire_until(&mut self, time: i64, out: &mut dyn Emit) -> Result<()> {
+    fn fire_until(&mut self, time: i64, scope: &mut Scope<'_>) -> Result<()> {
         let mut due: Vec<(i64, i64, u32)> = Vec::new();
         // Timers are rounded up: the buckets that may hold an end of time + 1 reach one grain further.
         let reach = time.saturating_add(1).saturating_add(self.grain - 1);
@@ -271,7 +271,7 @@ impl SessionAggregate {
             columns.push(self.stamps(chunk.iter().map(|(end, ..)| *end)));
             columns.push(self.stamps(chunk.iter().map(|(end, ..)| *end - 1)));
             let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "session aggregate's output".into())?;
-            out.emit(batch)?;
+            scope.out.emit(batch)?;
         }
         for (_, _, number) in due {
             let key = self.sessions[number as usize].key;
@@ -341,7 +341,7 @@ impl SessionAggregate {
 }
 
 impl Operator for SessionAggregate {
-    fn on_batch(&mut self, _input: usize, batch: RecordBatch, out: &mut dyn Emit) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
         if self.processing() && self.now.is_none() {
             // The first tick of the clock, within milliseconds, says what time these rows have.
             self.waiting.push(batch);
@@ -364,6 +364,7 @@ impl Operator for SessionAggregate {
         let mut wide = std::mem::take(&mut self.wide);
         let mut pending = Pending { rows: Vec::with_capacity(rows), sessions: Vec::with_capacity(rows) };
         let mut late = Vec::new();
+        let now = self.now.unwrap_or_default();
         {
             let (times, unit) = match self.plan.time {
                 Time::Processing => (None, 1),
@@ -371,7 +372,6 @@ impl Operator for SessionAggregate {
             };
             let nulls = times.and_then(|times| times.nulls()).filter(|nulls| nulls.null_count() > 0);
             let values = times.map(|times| as_i64(times, &mut wide));
-            let now = self.now.unwrap_or_default();
             for (row, key) in groups.iter().enumerate() {
                 if nulls.is_some_and(|nulls| nulls.is_null(row)) {
                     self.null_time += 1;
@@ -399,33 +399,33 @@ impl Operator for SessionAggregate {
         self.late += late.len() as u64;
         if !late.is_empty() && self.plan.late_output {
             let late = arrow_select::take::take_record_batch(&batch, &UInt32Array::from(late)).internal(|| "late rows".into())?;
-            out.emit_to(Output::Late, late)?;
+            scope.out.emit_to(Output::Late, late)?;
         }
         (self.groups, self.hashes, self.wide) = (groups, hashes, wide);
         Ok(())
     }
 
-    fn on_watermark(&mut self, watermark: i64, out: &mut dyn Emit) -> Result<()> {
+    fn on_watermark(&mut self, watermark: i64, scope: &mut Scope<'_>) -> Result<()> {
         if !self.processing() {
-            return self.fire_until(watermark, out);
+            return self.fire_until(watermark, scope);
         }
         if watermark == END_OF_TIME {
-            let now = self.now.unwrap_or_default();
-            self.on_clock(now, out)?;
-            return self.fire_until(END_OF_TIME, out);
+            self.on_clock(scope)?;
+            return self.fire_until(END_OF_TIME, scope);
         }
         Ok(())
     }
 
-    fn on_clock(&mut self, now_ms: i64, out: &mut dyn Emit) -> Result<()> {
+    fn on_clock(&mut self, scope: &mut Scope<'_>) -> Result<()> {
+        let now_ms = scope.now_ms;
         if !self.processing() {
             return Ok(());
         }
         self.now = Some(now_ms.max(self.now.unwrap_or(i64::MIN)));
         for batch in std::mem::take(&mut self.waiting) {
-            self.on_batch(0, batch, out)?;
+            self.on_batch(0, batch, scope)?;
         }
-        self.fire_until(now_ms.saturating_sub(1), out)
+        self.fire_until(now_ms.saturating_sub(1), scope)
     }
 
     fn clocked(&self) -> bool {

@@ -3,6 +3,19 @@
 //! Keys start with the key group as u16 big endian, so that a range of key groups is a range of keys. State is only
 //! ever rebuilt from a completed checkpoint, never from a live directory.
 
+pub mod durable;
+pub mod memory;
+pub mod restore;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
+pub mod snapshot;
+mod stores;
+pub mod upload;
+
+pub use memory::MemoryStore;
+pub use stores::Stores;
+pub use upload::{Origin, Root, download, upload};
+
 use crate::error::Result;
 use ef_proto::checkpoint::Layout;
 use std::ops::Range;
@@ -44,12 +57,22 @@ pub trait Store: Send {
     /// The quick, synchronous part of a checkpoint: what is returned no longer changes while the store goes on.
     fn snapshot(&mut self) -> Result<Staged>;
 
+    /// The snapshot `sequence` has been uploaded as these files. They are not reused before it is confirmed.
+    fn uploaded(&mut self, _sequence: u64, _files: Vec<ef_proto::checkpoint::StateFile>) {}
+
     /// The checkpoint that took this snapshot (by order of `snapshot` calls: `sequence` of its Staged) completed:
     /// its files may be reused by later ones.
     fn confirm(&mut self, sequence: u64);
 
     /// Bytes of memory in use (memtables, caches).
     fn memory_bytes(&self) -> usize;
+}
+
+/// One old subtask's state, downloaded: its keyed files lie in `directory` under their names.
+#[derive(Debug)]
+pub struct Restored {
+    pub state: ef_proto::checkpoint::SubtaskState,
+    pub directory: PathBuf,
 }
 
 /// A snapshot on local disk or in memory, ready for upload. Dropping it removes the local files.

@@ -5,7 +5,7 @@ use super::lane::{Lane, take};
 use super::numbers::{Cell, Count, Extreme, Moments, State, Sum, too_large};
 use super::Rows;
 use crate::error::{Code, Error, Result};
-use crate::operator::keys::{as_i64, from_i64};
+use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, Float32Array, Float64Array, Int64Array};
@@ -457,7 +457,8 @@ impl<L: Lane> Kind for Arrivals<L> {
             let cell = &mut cells[rows.groups[i] as usize];
             (cell.last, cell.all) = (last, self.retracting);
             if rows.signs.is_some_and(|signs| signs[i] < 0) {
-                if let Some(at) = cell.values.iter().position(|(_, kept)| kept.view() == value) {
+                let gone = L::own(value);
+                if let Some(at) = cell.values.iter().position(|(_, kept)| *kept == gone) {
                     cell.values.remove(at);
                 }
                 return;

@@ -2,7 +2,7 @@
 //! timestamps, booleans, floats), an i128 (decimals), bytes (strings). Plus their bytes in state.
 
 use crate::error::{Code, Error, Result};
-use crate::operator::keys::{as_i64, from_i64};
+use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, StringArray};
@@ -178,7 +178,7 @@ impl Lane for Box<[u8]> {
             return Ok(Arc::new(values.iter().map(|v| v.as_deref()).collect::<BinaryArray>()));
         }
         let texts = values.iter().map(|v| v.as_deref().map(std::str::from_utf8).transpose());
-        let array: StringArray = texts.collect::<Result<_, _>>().map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
+        let array: StringArray = texts.collect::<std::result::Result<_, _>>().map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
         Ok(Arc::new(array))
     }
 

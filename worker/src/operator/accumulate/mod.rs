@@ -5,7 +5,7 @@
 //! decimals fail on overflow. Which group a row belongs to is the caller's affair.
 
 use crate::error::{Code, Error, Result};
-use crate::operator::keys::Selection;
+use crate::keys::Selection;
 use arrow_array::{Array, ArrayRef};
 use arrow_array::cast::AsArray;
 use arrow_buffer::BooleanBuffer;

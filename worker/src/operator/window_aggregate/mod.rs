@@ -6,8 +6,8 @@
 //! windows that have rows.
 
 use super::accumulate::Accumulators;
-use super::keys::{KeyTable, Selection, as_i64, hash_rows};
-use super::{Emit, Operator};
+use crate::keys::{KeyTable, Selection, as_i64, hash_rows};
+use super::{Scope, Operator};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
 use crate::state::{Kind, Store};
@@ -321,13 +321,13 @@ impl WindowAggregate {
     }
 
     /// Fires, in order, every window that ends by `time` (its last millisecond, end - 1, is reached).
-    fn fire_until(&mut self, time: i64, out: &mut dyn Emit) -> Result<()> {
+    fn fire_until(&mut self, time: i64, scope: &mut Scope<'_>) -> Result<()> {
         while let Some(span) = self.panes.first_key_value().map(|(span, _)| *span) {
             let end = self.next_end(span);
             if end - 1 > time {
                 break;
             }
-            self.fire(span, end, out)?;
+            self.fire(span, end, scope)?;
             if self.slicer.is_some() {
                 self.progress = self.progress.max(end - 1);
             }
@@ -337,7 +337,7 @@ impl WindowAggregate {
     }
 
     /// Emits the window that ends at `end` and drops the slices that no later window needs.
-    fn fire(&mut self, first: Span, end: i64, out: &mut dyn Emit) -> Result<()> {
+    fn fire(&mut self, first: Span, end: i64, scope: &mut Scope<'_>) -> Result<()> {
         let (start, spans): (i64, Vec<Span>) = match self.slicer {
             None => (first.1, vec![first]),
             Some(slicer) => {
@@ -349,13 +349,13 @@ impl WindowAggregate {
         for span in &spans {
             let pane = self.panes.get_mut(span).expect("listed above");
             if pane.spilled {
-                let store = out.store().ok_or_else(|| Error::new(Code::Internal, "a spilled window without its store"))?;
+                let store = &mut *scope.store;
                 self.arrived = self.arrived.max(1 + pane.unspill(*span, self.max_parallelism, store)?);
             }
         }
         if let [span] = spans[..] {
             let pane = self.panes.get(&span).expect("listed above");
-            self.emit_window(&pane.keys, &pane.accumulators, start, end, out)?;
+            self.emit_window(&pane.keys, &pane.accumulators, start, end, scope)?;
         } else if !spans.is_empty() {
             let mut merged = std::mem::replace(&mut self.merged, Pane::new(&self.key_types, &self.plan.aggregates)?);
             let (mut hashes, mut groups) = (Vec::new(), Vec::new());
@@ -368,7 +368,7 @@ impl WindowAggregate {
                 merged.intern(&columns, &hashes, Selection::All(all.len()), &mut groups)?;
                 merged.accumulators.merge(&groups, &pane.accumulators, None)?;
             }
-            self.emit_window(&merged.keys, &merged.accumulators, start, end, out)?;
+            self.emit_window(&merged.keys, &merged.accumulators, start, end, scope)?;
             merged.clear();
             self.merged = merged;
         }
@@ -380,7 +380,8 @@ impl WindowAggregate {
                 break;
             }
             let mut pane = entry.remove();
-            if pane.stored && self.disk && let Some(store) = out.store() {
+            if pane.stored && self.disk {
+                let store = &mut *scope.store;
                 let (mut from, mut to) = (Vec::new(), Vec::new());
                 for group in 0..self.max_parallelism {
                     pane::range(group, span, &mut from, &mut to);
@@ -395,7 +396,7 @@ impl WindowAggregate {
         Ok(())
     }
 
-    fn emit_window(&self, keys: &KeyTable, accumulators: &Accumulators, start: i64, end: i64, out: &mut dyn Emit) -> Result<()> {
+    fn emit_window(&self, keys: &KeyTable, accumulators: &Accumulators, start: i64, end: i64, scope: &mut Scope<'_>) -> Result<()> {
         let all: Vec<u32> = (0..keys.bound() as u32).collect();
         for groups in all.chunks(BATCH_ROWS) {
             let mut columns = keys.export(groups)?;
@@ -404,7 +405,7 @@ impl WindowAggregate {
                 columns.push(self.stamp(time, groups.len()));
             }
             let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "window aggregate's output".into())?;
-            out.emit(batch)?;
+            scope.out.emit(batch)?;
         }
         Ok(())
     }
@@ -415,7 +416,7 @@ impl WindowAggregate {
     }
 
     /// A local aggregate passes on its slices up to `until`.
-    fn flush(&mut self, until: i64, out: &mut dyn Emit) -> Result<()> {
+    fn flush(&mut self, until: i64, scope: &mut Scope<'_>) -> Result<()> {
         while let Some(entry) = self.panes.first_entry() {
             let span = *entry.key();
             if span.0.saturating_sub(1) > until {
@@ -429,7 +430,7 @@ impl WindowAggregate {
                 columns.push(Arc::new(Int64Array::from(vec![span.0; groups.len()])));
                 columns.push(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| pane.rows[*group as usize]))));
                 let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "partial results".into())?;
-                out.emit(batch)?;
+                scope.out.emit(batch)?;
             }
             pane.clear();
             if self.spare.len() < SPARE {
@@ -441,7 +442,7 @@ impl WindowAggregate {
 }
 
 impl Operator for WindowAggregate {
-    fn on_batch(&mut self, _input: usize, batch: RecordBatch, out: &mut dyn Emit) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
         if self.processing() && self.plan.phase != Phase::Global && self.slicer.is_some() && self.now.is_none() {
             // Which window this is, the first tick of the clock will say; it comes within milliseconds.
             self.waiting.push(batch);
@@ -451,44 +452,44 @@ impl Operator for WindowAggregate {
         if !late.is_empty() && self.plan.late_output {
             let rows = UInt32Array::from(late);
             let late = arrow_select::take::take_record_batch(&batch, &rows).internal(|| "late rows".into())?;
-            out.emit_to(Output::Late, late)?;
+            scope.out.emit_to(Output::Late, late)?;
         }
         self.add(&batch)?;
         if self.plan.phase == Phase::Local {
             let groups: usize = self.panes.values().map(|pane| pane.keys.len()).sum();
             if groups > LOCAL_GROUPS || self.memory_bytes() > LOCAL_BYTES {
-                self.flush(END_OF_TIME, out)?;
+                self.flush(END_OF_TIME, scope)?;
             }
         }
         Ok(())
     }
 
-    fn on_watermark(&mut self, watermark: i64, out: &mut dyn Emit) -> Result<()> {
+    fn on_watermark(&mut self, watermark: i64, scope: &mut Scope<'_>) -> Result<()> {
         match (self.plan.phase, self.processing()) {
-            (Phase::Local, _) => self.flush(watermark, out),
-            (_, false) => self.fire_until(watermark, out),
+            (Phase::Local, _) => self.flush(watermark, scope),
+            (_, false) => self.fire_until(watermark, scope),
             // The clock decides, but a bounded input gets its last windows.
             (_, true) if watermark == END_OF_TIME => {
-                let now = self.now.unwrap_or_default();
-                self.on_clock(now, out)?;
-                self.fire_until(END_OF_TIME, out)
+                    self.on_clock(scope)?;
+                self.fire_until(END_OF_TIME, scope)
             }
             (_, true) => Ok(()),
         }
     }
 
-    fn on_clock(&mut self, now_ms: i64, out: &mut dyn Emit) -> Result<()> {
+    fn on_clock(&mut self, scope: &mut Scope<'_>) -> Result<()> {
+        let now_ms = scope.now_ms;
         if !self.processing() {
             return Ok(());
         }
         // The clock may be set back; windows do not reopen.
         self.now = Some(now_ms.max(self.now.unwrap_or(i64::MIN)).max(self.progress.saturating_add(1)));
         for batch in std::mem::take(&mut self.waiting) {
-            self.on_batch(0, batch, out)?;
+            self.on_batch(0, batch, scope)?;
         }
         match self.plan.phase {
-            Phase::Local => self.flush(now_ms.saturating_sub(1), out),
-            _ => self.fire_until(now_ms.saturating_sub(1), out),
+            Phase::Local => self.flush(now_ms.saturating_sub(1), scope),
+            _ => self.fire_until(now_ms.saturating_sub(1), scope),
         }
     }
 
@@ -496,12 +497,12 @@ impl Operator for WindowAggregate {
         self.processing()
     }
 
-    fn before_barrier(&mut self, out: &mut dyn Emit) -> Result<()> {
+    fn before_barrier(&mut self, scope: &mut Scope<'_>) -> Result<()> {
         if self.plan.phase == Phase::Local {
             if self.processing() && !self.waiting.is_empty() {
-                self.on_clock(self.now.unwrap_or_default(), out)?;
+                self.on_clock(scope)?;
             }
-            self.flush(END_OF_TIME, out)?;
+            self.flush(END_OF_TIME, scope)?;
         }
         Ok(())
     }

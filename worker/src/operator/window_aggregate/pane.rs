@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::operator::accumulate::Accumulators;
-use crate::operator::keys::{KeyTable, Selection, hash_rows};
+use crate::keys::{KeyTable, Selection, hash_rows};
 use crate::state::{Kind, Store};
 use arrow_array::ArrayRef;
 use ef_proto::keys::key_group;

@@ -250,6 +250,7 @@ impl KeyTable {
         groups.clear();
         self.fresh.clear();
         let KeyTable { index, keys, free, bound, fresh, .. } = self;
+        let empty = *bound == 0;
         let mut allot = |row: usize| {
             let group = free.pop().unwrap_or_else(|| {
                 *bound += 1;
@@ -260,7 +261,8 @@ impl KeyTable {
         };
         match keys {
             Keys::None => {
-                if *bound == 0 && rows.len() > 0 {
+                // The one group there is without keys; the first one that was ever allotted.
+                if empty && rows.len() > 0 {
                     allot(0);
                 }
                 groups.resize(rows.len(), 0);

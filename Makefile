@@ -1,0 +1,24 @@
+# Recipes for people and for CI. One profile (release) and one target directory: dependencies are compiled once.
+CARGO ?= cargo
+
+.PHONY: demo test build lint bench explain clean
+
+## the demo job: simulated pumps, windows, a model, alerts
+demo: build
+	$(CARGO) run --quiet --release -p ef-client --bin efctl -- demo
+
+build:
+	$(CARGO) build --release --workspace --bins
+
+## all tests
+test: build
+	$(CARGO) test --release --workspace
+
+## format and lints; says so where a tool is not installed
+lint:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; else echo "rustfmt is not installed: format not checked"; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --release --workspace --all-targets -- -D warnings; else echo "clippy is not installed: lints not checked"; fi
+
+## criterion benches
+bench:
+	$(CARGO) bench -p ef-benches

@@ -1,0 +1,20 @@
+//! `efctl completion bash|zsh|fish|elvish|powershell`.
+
+use super::{Cli, Exit};
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+#[derive(clap::Args)]
+pub struct Args {
+    shell: Shell,
+}
+
+pub fn run(args: Args) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "efctl", &mut script);
+    use std::io::Write;
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => Exit::Done,
+        Err(error) => Exit::Failed(format!("cannot write the script: {error}")),
+    }
+}

@@ -1,0 +1,141 @@
+//! `efctl run FILE`: plan, run, checkpoint, resume, in this process.
+
+use super::Exit;
+use super::live::Live;
+use ef_client::embedded::{self, Ended, Resume, RunOptions};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// What names a job and its text.
+#[derive(clap::Args)]
+pub struct JobArgs {
+    /// SQL file; `-` reads standard input
+    file: PathBuf,
+    /// Replaces ${KEY} in the file; may be given several times
+    #[arg(short = 'D', value_name = "KEY=VALUE", value_parser = key_value)]
+    define: Vec<(String, String)>,
+    /// Parallel subtasks of each operator (default: SET 'parallelism.default', or 1)
+    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub parallelism: Option<u32>,
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Keep checkpoints here (a directory) and resume from the last one
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Start from this checkpoint instead of the last one
+    #[arg(long, value_name = "PATH", conflicts_with = "fresh")]
+    restore: Option<String>,
+    /// Ignore the checkpoints in the state directory and start empty
+    #[arg(long)]
+    fresh: bool,
+    /// Write what the run did to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    summary_json: Option<PathBuf>,
+    /// Memory for state, as in 256mb (default: SET 'worker.memory', or half of the machine, 4 GiB at most)
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// No live line and no summary table
+    #[arg(short, long)]
+    quiet: bool,
+    /// For the project's own tests: publish before the checkpoint has completed
+    #[arg(long, hide = true)]
+    test_commit_before_completion: bool,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+pub struct Read {
+    pub sql: String,
+    pub name: String,
+}
+
+impl JobArgs {
+    pub fn read(&self) -> Result<Read, String> {
+        let path = self.file.display();
+        if self.file.as_os_str() == "-" {
+            let sql = std::io::read_to_string(std::io::stdin()).map_err(|e| format!("cannot read standard input: {e}"))?;
+            return Ok(Read { sql, name: "stdin".into() });
+        }
+        let sql = std::fs::read_to_string(&self.file).map_err(|e| format!("cannot read {path}: {e}"))?;
+        let name = self.file.file_stem().map_or_else(|| "job".into(), |stem| stem.to_string_lossy().into_owned());
+        Ok(Read { sql, name })
+    }
+
+    pub fn vars(&self) -> BTreeMap<String, String> {
+        self.define.iter().cloned().collect()
+    }
+}
+
+pub fn run(args: Args) -> Exit {
+    let Read { sql, name } = match args.job.read() {
+        Ok(read) => read,
+        Err(message) => return Exit::Usage(message),
+    };
+    let plan = match embedded::plan(&sql, &args.job.vars(), &name, args.job.parallelism) {
+        Ok(plan) => plan,
+        Err(message) => return Exit::Usage(message),
+    };
+    let memory_bytes = match args.memory.as_deref().map(ef_proto::connector::parse_memory_bytes) {
+        None => None,
+        Some(Some(bytes)) => Some(bytes),
+        Some(None) => return Exit::Usage("--memory: a size such as 256mb or 1 GiB is accepted".into()),
+    };
+    let resume = match args.restore {
+        Some(path) => Resume::From(path),
+        None if args.fresh => Resume::Fresh,
+        None => Resume::Last,
+    };
+    let options = RunOptions {
+        plan,
+        state_dir: args.state_dir,
+        resume,
+        memory_bytes,
+        commit_early: args.test_commit_before_completion,
+    };
+    start_log();
+    let live = !args.quiet && std::io::stderr().is_terminal();
+    let ended = embedded::run(options, &mut |view| if live { Live::show(view) });
+    if live {
+        Live::clear();
+    }
+    finish(ended, args.summary_json.as_deref(), args.quiet)
+}
+
+/// Warnings of the runtime go to stderr; RUST_LOG says otherwise.
+pub fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    // Fails only if a log is set up already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+pub fn finish(ended: Result<Ended, String>, summary_json: Option<&std::path::Path>, quiet: bool) -> Exit {
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(message) => return Exit::Failed(message),
+    };
+    if let Some(path) = summary_json {
+        let json = serde_json::to_vec_pretty(&ended.summary).expect("plain numbers and strings");
+        if let Err(error) = std::fs::write(path, json) {
+            return Exit::Failed(format!("cannot write {}: {error}", path.display()));
+        }
+    }
+    if !quiet {
+        eprintln!("{}", ended.summary);
+    }
+    match (ended.summary.status.as_str(), ended.summary.error) {
+        ("failed", error) => Exit::Failed(error.unwrap_or_else(|| "the job failed".into())),
+        ("stopped", Some(error)) => Exit::Failed(format!("stopped without a last checkpoint: {error}")),
+        ("stopped", None) => Exit::Interrupted,
+        _ => Exit::Done,
+    }
+}

@@ -1,0 +1,393 @@
+//! A coordinator and a worker in this process: the embedded default of `efctl run`. The same leader, agent, tasks
+//! and checkpoint machine as in a cluster; only the channel between leader and agent is shorter.
+
+use crate::resources;
+use crate::summary::{Checkpoints, Late, Summary, Table};
+use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
+use ef_coordinator::manifests::Manifests;
+use ef_coordinator::planner::{self, PlanOptions};
+use ef_proto::checkpoint::Manifest;
+use ef_proto::ids::JobId;
+use ef_proto::machine::checkpoint::Config;
+use ef_proto::plan::{OperatorKind, Plan};
+use ef_proto::rpc::Command;
+use ef_worker::agent::Agent;
+use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
+use ef_worker::metrics::{Metered, Role};
+use ef_worker::model::Inspector;
+use ef_worker::state::Root;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+
+/// Interval of checkpoints with a state directory, or with sinks that publish by checkpoint, unless
+/// `SET 'execution.checkpointing.interval'` says otherwise.
+const CHECKPOINT_INTERVAL_DEFAULT_MS: u64 = 10_000;
+
+/// How often a view of the running job is shown.
+const VIEW: Duration = Duration::from_millis(500);
+
+/// Where a run starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The last completed checkpoint of the state directory, or empty if there is none.
+    Last,
+    /// This checkpoint.
+    From(String),
+    /// Empty, whatever the state directory holds.
+    Fresh,
+}
+
+pub struct RunOptions {
+    pub plan: Plan,
+    /// None: checkpoints go to a temporary directory and are gone with the process.
+    pub state_dir: Option<String>,
+    pub resume: Resume,
+    /// None: `SET 'worker.memory'`, or half of the machine's memory up to 4 GiB.
+    pub memory_bytes: Option<u64>,
+    /// Negative control of the tests.
+    pub commit_early: bool,
+}
+
+/// A look at the running job.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub rows_in_per_second: u64,
+    pub rows_out_per_second: u64,
+    pub watermark_delay_ms: Option<u64>,
+    /// Epoch and age in ms.
+    pub last_checkpoint: Option<(u64, u64)>,
+    pub resident_bytes: u64,
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub summary: Summary,
+}
+
+/// Plans a file; the error is a complete message with line and column.
+pub fn plan(
+    sql: &str,
+    vars: &BTreeMap<String, String>,
+    name: &str,
+    parallelism: Option<u32>,
+) -> Result<Plan, String> {
+    struct Models;
+    impl planner::ModelInspector for Models {
+        fn inspect(
+            &self,
+            path: &str,
+            inputs: &ef_proto::schema::Schema,
+            outputs: &ef_proto::schema::Schema,
+            options: &BTreeMap<String, String>,
+        ) -> Result<ef_proto::plan::Model, String> {
+            Inspector.inspect(path, inputs, outputs, options)
+        }
+    }
+    let options = PlanOptions { name: name.to_string(), parallelism };
+    planner::plan(sql, vars, options, &Models).map_err(|e| e.to_string())
+}
+
+/// Runs a job to its end, or to Ctrl-C. Err: it could not be started.
+pub fn run(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    let ended = runtime.block_on(run_async(options, show));
+    // Uploads of an abandoned checkpoint may still be under way; nobody waits for them.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+/// Milliseconds since the epoch: the one place where the embedded mode reads the clock.
+fn now_ms() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "the driver's clock, handed to everything below as an argument")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Directories of one run; temporary ones go with the value.
+struct Directories {
+    state: String,
+    work: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
+    let temporary = |e: std::io::Error| format!("cannot make a temporary directory: {e}");
+    match state_dir {
+        // Live databases lie beside the checkpoints, so that snapshots and restores are on one disk.
+        Some(state) if !state.contains("://") => {
+            std::fs::create_dir_all(state).map_err(|e| format!("cannot make the state directory {state}: {e}"))?;
+            let holder = tempfile::Builder::new()
+                .prefix("work-")
+                .tempdir_in(state)
+                .map_err(|e| format!("cannot write to the state directory {state}: {e}"))?;
+            Ok(Directories { state: state.to_string(), work: holder.path().to_path_buf(), _temporary: holder })
+        }
+        state => {
+            let holder = tempfile::Builder::new().prefix("edgeflow-").tempdir().map_err(temporary)?;
+            let work = holder.path().join("work");
+            std::fs::create_dir_all(&work).map_err(temporary)?;
+            let inside = holder.path().join("state");
+            let state = match state {
+                Some(url) => url.to_string(),
+                None => {
+                    std::fs::create_dir_all(&inside).map_err(temporary)?;
+                    inside.to_string_lossy().into_owned()
+                }
+            };
+            Ok(Directories { state, work, _temporary: holder })
+        }
+    }
+}
+
+/// A state directory belongs to one job; its id is made at the first start, unique, because it names the files of
+/// sinks that several jobs may share a directory of.
+fn job_id(state: &str, name: &str) -> Result<JobId, String> {
+    let mut found: Vec<String> = std::fs::read_dir(Path::new(state).join("jobs"))
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    found.sort();
+    match found.len() {
+        0 => {
+            let kept: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+            // The standard library's hasher keys are random for every process.
+            let random = RandomState::new().hash_one(now_ms());
+            Ok(JobId(format!("{}-{random:016x}", if kept.is_empty() { "job" } else { &kept })))
+        }
+        1 => Ok(JobId(found.swap_remove(0))),
+        _ => Err(format!("the state directory {state} holds several jobs: {}; one is expected", found.join(", "))),
+    }
+}
+
+/// A killed run leaves its work directory behind; the state directory's lock is ours, so they are nobody's.
+fn sweep_work_directories(state: &str, mine: &Path) {
+    let Ok(entries) = std::fs::read_dir(state) else { return };
+    for entry in entries.flatten() {
+        let stale = entry.file_name().to_string_lossy().starts_with("work-") && entry.path() != mine;
+        if stale {
+            // What cannot be removed now is tried again at the next start.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, String> {
+    let RunOptions { plan, state_dir, resume, memory_bytes, commit_early } = options;
+    let directories = directories(state_dir.as_deref())?;
+    let id = job_id(&directories.state, &plan.name)?;
+    let manifests = Manifests::open(&directories.state, id.clone()).await.map_err(|e| e.message)?;
+    if state_dir.is_some() {
+        sweep_work_directories(&directories.state, &directories.work);
+    }
+    let restore = match &resume {
+        Resume::Last => manifests.latest().await.map_err(|e| e.message)?,
+        Resume::From(path) => Some(manifests.load(path).await.map_err(|e| e.message)?),
+        Resume::Fresh => None,
+    };
+    manifests.check_or_create_job(&plan, restore.as_ref(), now_ms()).await.map_err(|e| e.message)?;
+    let restored_epoch = restore.as_ref().map(|m| m.epoch.0);
+    let name = plan.name.clone();
+    if restore.as_ref().is_some_and(|m: &Manifest| m.terminal) && resume == Resume::Last {
+        let summary = Summary { job: name, status: "finished".into(), restored_epoch, ..Summary::default() };
+        eprintln!("the job has finished already; --fresh runs it again");
+        return Ok(Ended { summary });
+    }
+    let config = checkpoint_config(&plan, state_dir.is_some())?;
+    let memory = match memory_bytes.or(set_memory(&plan)?) {
+        Some(bytes) => bytes,
+        None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
+    };
+    let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
+    let root = Root {
+        store: manifests.store().clone(),
+        prefix: manifests.prefix().clone(),
+        local: manifests.local().map(Path::to_path_buf),
+    };
+    let agent = Agent::start(worker, Arc::new(now_ms), root);
+    let commands: mpsc::Sender<Command> = agent.commands.clone();
+    let job = Job {
+        id,
+        incarnation: manifests.next_incarnation().await.map_err(|e| e.message)?,
+        plan,
+        restore,
+        last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,
+        retained: manifests.list().await.map_err(|e| e.message)?,
+        config,
+    };
+    let clock = Arc::new(|| now_ms() as u64);
+    let (leader, progress) = Leader::new(job, Arc::new(manifests), commands, clock);
+    let (requests, requests_rx) = mpsc::channel(4);
+    tokio::spawn(interrupts(requests));
+    #[expect(clippy::disallowed_methods, reason = "elapsed time for the person who runs the job")]
+    let started = Instant::now();
+    let mut running = tokio::spawn(leader.run(agent.events, requests_rx));
+    let mut watcher = Watcher::new(agent.metered.clone(), progress.clone());
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut running => break outcome.map_err(|e| format!("the leader failed: {e}"))?,
+            () = tokio::time::sleep(VIEW) => show(&watcher.view()),
+        }
+    };
+    let metered = agent.metered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let progress = progress.borrow().clone();
+    let mut summary = sum_up(name, &metered, &progress);
+    summary.restored_epoch = restored_epoch;
+    summary.elapsed_seconds = started.elapsed().as_secs_f64();
+    (summary.status, summary.error) = match outcome {
+        Outcome::Finished => ("finished".into(), None),
+        Outcome::Stopped(Ok(_)) => ("stopped".into(), None),
+        Outcome::Stopped(Err(reason)) => ("stopped".into(), Some(reason)),
+        Outcome::Failed { error, .. } => ("failed".into(), Some(error.message)),
+    };
+    Ok(Ended { summary })
+}
+
+/// The first Ctrl-C (or SIGTERM) asks for a last checkpoint, the second leaves at once.
+async fn interrupts(requests: mpsc::Sender<Request>) {
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    let mut request = Request::StopWithCheckpoint;
+    loop {
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => if result.is_err() { return },
+            _ = terminate.recv() => {}
+        }
+        if request == Request::StopWithCheckpoint {
+            eprintln!("\nstopping after a last checkpoint; once more to leave without");
+        }
+        if requests.send(request).await.is_err() {
+            return;
+        }
+        request = Request::Cancel;
+    }
+}
+
+fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
+    plan.config
+        .get(key)
+        .map(|text| {
+            ef_proto::connector::parse_duration_ms(text)
+                .ok_or_else(|| format!("SET '{key}' = '{text}': a duration such as '10 s' is accepted"))
+        })
+        .transpose()
+}
+
+fn number_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
+    plan.config
+        .get(key)
+        .map(|text| text.parse().map_err(|_| format!("SET '{key}' = '{text}': a whole number is accepted")))
+        .transpose()
+}
+
+fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {
+    let publishes = plan.operators.iter().any(
+        |op| matches!(&op.kind, OperatorKind::Sink(s) if matches!(s.connector, ef_proto::connector::SinkConnector::Filesystem(_))),
+    );
+    let default = (durable || publishes).then_some(CHECKPOINT_INTERVAL_DEFAULT_MS);
+    let config = Config::default();
+    Ok(Config {
+        interval_ms: duration_option(plan, "execution.checkpointing.interval")?.or(default),
+        timeout_ms: duration_option(plan, "execution.checkpointing.timeout")?.unwrap_or(config.timeout_ms),
+        min_pause_ms: duration_option(plan, "execution.checkpointing.min-pause")?.unwrap_or(config.min_pause_ms),
+        tolerable_failures: number_option(plan, "execution.checkpointing.tolerable-failed-checkpoints")?
+            .map_or(config.tolerable_failures, |n| n as u32),
+        retained: number_option(plan, "state.checkpoints.num-retained")?.map_or(config.retained, |n| n.max(1) as usize),
+    })
+}
+
+fn set_memory(plan: &Plan) -> Result<Option<u64>, String> {
+    plan.config
+        .get("worker.memory")
+        .map(|text| {
+            ef_proto::connector::parse_memory_bytes(text)
+                .ok_or_else(|| format!("SET 'worker.memory' = '{text}': a size such as '256mb' is accepted"))
+        })
+        .transpose()
+}
+
+/// Turns counters into rates.
+struct Watcher {
+    metered: Arc<Mutex<Vec<Metered>>>,
+    progress: watch::Receiver<Progress>,
+    last: (i64, u64, u64),
+}
+
+impl Watcher {
+    fn new(metered: Arc<Mutex<Vec<Metered>>>, progress: watch::Receiver<Progress>) -> Watcher {
+        Watcher { metered, progress, last: (now_ms(), 0, 0) }
+    }
+
+    fn view(&mut self) -> View {
+        let metered = self.metered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let total = |wanted: fn(&Role) -> bool| -> u64 {
+            metered.iter().filter(|m| wanted(&m.role)).map(|m| m.metrics.rows_in.load(Ordering::Relaxed)).sum()
+        };
+        let rows_in = total(|role| matches!(role, Role::Source { .. }));
+        let rows_out = total(|role| matches!(role, Role::Sink { .. }));
+        let now = now_ms();
+        let (then, in_before, out_before) = std::mem::replace(&mut self.last, (now, rows_in, rows_out));
+        let elapsed = (now - then).max(1) as u64;
+        let watermark = metered
+            .iter()
+            .filter(|m| matches!(m.role, Role::Source { .. }))
+            .map(|m| m.metrics.watermark_ms.load(Ordering::Relaxed))
+            .filter(|w| *w != i64::MIN && *w != i64::MAX)
+            .min();
+        let progress = self.progress.borrow();
+        View {
+            rows_in_per_second: rows_in.saturating_sub(in_before) * 1000 / elapsed,
+            rows_out_per_second: rows_out.saturating_sub(out_before) * 1000 / elapsed,
+            watermark_delay_ms: watermark.map(|w| now.saturating_sub(w).max(0) as u64),
+            last_checkpoint: progress
+                .last_epoch
+                .map(|epoch| (epoch.0, (now as u64).saturating_sub(progress.last_completed_at_ms))),
+            resident_bytes: resources::resident_bytes(),
+        }
+    }
+}
+
+fn sum_up(job: String, metered: &[Metered], progress: &Progress) -> Summary {
+    let mut summary = Summary { job, ..Summary::default() };
+    for m in metered {
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (tables, table) = match &m.role {
+            Role::Source { table } => (&mut summary.sources, table),
+            Role::Sink { table } => (&mut summary.sinks, table),
+            Role::Operator => {
+                let rows = load(&m.metrics.late_rows);
+                if rows > 0 {
+                    summary.late_rows += rows;
+                    match summary.late.iter_mut().find(|late| late.operator == m.name) {
+                        Some(late) => late.rows += rows,
+                        None => summary.late.push(Late { operator: m.name.clone(), rows }),
+                    }
+                }
+                continue;
+            }
+        };
+        summary.failed_rows += load(&m.metrics.error_rows);
+        let (rows, bytes) = (load(&m.metrics.rows_in), load(&m.metrics.bytes));
+        match tables.iter_mut().find(|t| t.table == *table) {
+            Some(t) => (t.rows, t.bytes) = (t.rows + rows, t.bytes + bytes),
+            None => tables.push(Table { table: table.clone(), rows, bytes }),
+        }
+    }
+    let usage = resources::usage();
+    summary.cpu_seconds = usage.cpu_seconds;
+    summary.peak_rss_bytes = usage.peak_rss_bytes;
+    summary.checkpoints = Checkpoints {
+        completed: progress.completed,
+        failed: progress.failed,
+        last_epoch: progress.last_epoch.map(|e| e.0),
+        last_duration_ms: progress.last_duration_ms,
+        last_bytes: progress.last_bytes,
+    };
+    summary
+}

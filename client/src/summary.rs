@@ -1,0 +1,95 @@
+//! What a run did, for `--summary-json` and for the table at its end.
+
+use serde::Serialize;
+use std::fmt;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    pub job: String,
+    /// `finished`, `stopped` or `failed`.
+    pub status: String,
+    pub error: Option<String>,
+    /// The checkpoint that the run started from.
+    pub restored_epoch: Option<u64>,
+    pub sources: Vec<Table>,
+    pub sinks: Vec<Table>,
+    /// Rows that came too late for every window, per operator that saw any.
+    pub late: Vec<Late>,
+    pub late_rows: u64,
+    /// Rows that could not be decoded.
+    pub failed_rows: u64,
+    pub elapsed_seconds: f64,
+    pub cpu_seconds: f64,
+    pub peak_rss_bytes: u64,
+    pub checkpoints: Checkpoints,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Table {
+    pub table: String,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Late {
+    pub operator: String,
+    pub rows: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Checkpoints {
+    pub completed: u64,
+    pub failed: u64,
+    pub last_epoch: Option<u64>,
+    pub last_duration_ms: u64,
+    pub last_bytes: u64,
+}
+
+/// `12.3 M`, `4.5 k`, `17`.
+pub fn count(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..10_000_000 => format!("{:.1} k", n as f64 / 1e3),
+        _ => format!("{:.1} M", n as f64 / 1e6),
+    }
+}
+
+/// `12.3 MB`.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..10_000 => format!("{n} B"),
+        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.1} GB", n as f64 / 1e9),
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.sources.iter().chain(&self.sinks).map(|t| t.table.len()).max().unwrap_or(0).max(8);
+        writeln!(f, "{} {} in {:.2} s", self.job, self.status, self.elapsed_seconds)?;
+        writeln!(f, "  {:<6} {:<width$} {:>12} {:>10}", "", "table", "rows", "bytes")?;
+        for (kind, tables) in [("source", &self.sources), ("sink", &self.sinks)] {
+            for table in tables {
+                writeln!(f, "  {kind:<6} {:<width$} {:>12} {:>10}", table.table, table.rows, bytes(table.bytes))?;
+            }
+        }
+        for late in &self.late {
+            writeln!(f, "  late rows: {} in {}", late.rows, late.operator)?;
+        }
+        if self.failed_rows > 0 {
+            writeln!(f, "  rows that could not be decoded: {}", self.failed_rows)?;
+        }
+        if let Some(epoch) = self.restored_epoch {
+            writeln!(f, "  resumed from checkpoint {epoch}")?;
+        }
+        let c = &self.checkpoints;
+        write!(f, "  checkpoints: {} completed, {} failed", c.completed, c.failed)?;
+        if let Some(epoch) = c.last_epoch {
+            write!(f, "; last {epoch}, {} ms, {}", c.last_duration_ms, bytes(c.last_bytes))?;
+        }
+        writeln!(f)?;
+        write!(f, "  cpu {:.2} s, peak memory {}", self.cpu_seconds, bytes(self.peak_rss_bytes))
+    }
+}

@@ -1,0 +1,350 @@
+//! What DataFusion's SQL planner asks while it plans one statement: tables and views of the catalog, functions, types,
+//! and Flink's rules for operators and field access.
+
+use super::catalog::{Catalog, PlannerTable};
+use super::error::{PlannerError, Span, near};
+use super::functions::LIBRARY;
+use super::relation::TableCalls;
+use super::rewrite::TableCall;
+use super::types::FlinkTypes;
+use arrow_schema::{DataType as Arrow, Field, SchemaRef, TimeUnit};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue, TableReference, plan_err};
+use datafusion_expr::expr::{AggregateFunction, ScalarFunction};
+use datafusion_expr::planner::{
+    ContextProvider, ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr, RelationPlanner,
+    TypePlanner,
+};
+use datafusion_expr::{
+    AggregateUDF, Cast, Expr, ExprSchemable, GetFieldAccess, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource,
+    WindowUDF,
+};
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+use ef_proto::function::Builtin;
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+/// The planner's options: Flink's names keep their case, decimal literals are exact, strings are plain Utf8.
+pub static OPTIONS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.optimizer.skip_failed_rules = false;
+    options.optimizer.filter_null_join_keys = false;
+    Arc::new(options)
+});
+
+/// One statement's view of the catalog.
+pub struct Context<'a> {
+    catalog: &'a Catalog,
+    relations: Vec<Arc<dyn RelationPlanner>>,
+    expressions: Vec<Arc<dyn ExprPlanner>>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(catalog: &'a Catalog, calls: Vec<TableCall>) -> Context<'a> {
+        let relations: Vec<Arc<dyn RelationPlanner>> =
+            vec![Arc::new(TableCalls { calls, models: catalog.models.clone() })];
+        Context { catalog, relations, expressions: vec![Arc::new(FlinkExpressions)] }
+    }
+}
+
+impl ContextProvider for Context<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let TableReference::Bare { table } = &name else {
+            return plan_err!("`{name}` is not a plain name: there are no catalogs and databases");
+        };
+        if let Some(table) = self.catalog.tables.get(table.as_ref()) {
+            return Ok(Arc::new(PlannerTable::new(table.clone())));
+        }
+        if let Some(view) = self.catalog.views.get(table.as_ref()) {
+            return Ok(Arc::new(ViewSource { plan: view.plan.clone() }));
+        }
+        let known = self.catalog.tables.keys().chain(self.catalog.views.keys()).map(String::as_str);
+        let error = PlannerError::new(format!("table `{table}` does not exist"), Span::UNKNOWN);
+        Err(DataFusionError::External(Box::new(error.hint(near(table, known)))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.expressions
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relations
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(FlinkTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        LIBRARY.scalars.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        LIBRARY.aggregates.get(name).cloned()
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<Arrow> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &OPTIONS
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        LIBRARY.scalars.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        vec![]
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        LIBRARY.aggregates.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        vec![]
+    }
+}
+
+/// A view: its plan stands where its name stood.
+struct ViewSource {
+    plan: Arc<LogicalPlan>,
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(self.plan.schema().as_arrow().clone())
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+/// Flink's rules where DataFusion's differ.
+#[derive(Debug)]
+struct FlinkExpressions;
+
+impl ExprPlanner for FlinkExpressions {
+    /// Whole numbers next to decimals get exactly their digits; strings next to numbers are numbers; what cannot be
+    /// compared or calculated is an error with the place of its column.
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = expr;
+        let original = |left, right| Ok(PlannerResult::Original(RawBinaryExpr { op: op.clone(), left, right }));
+        let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return original(left, right) };
+        let arithmetic = matches!(
+            op,
+            BinaryOperator::Plus
+                | BinaryOperator::Minus
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Modulo
+        );
+        let comparison = matches!(
+            op,
+            BinaryOperator::Eq
+                | BinaryOperator::NotEq
+                | BinaryOperator::Lt
+                | BinaryOperator::LtEq
+                | BinaryOperator::Gt
+                | BinaryOperator::GtEq
+        );
+        let refuse = |hint: &str| {
+            let text = |arrow: &Arrow| super::types::closed(arrow).map_or(arrow.to_string(), |ty| ty.to_string());
+            let error = PlannerError::new(format!("`{op}` between {} and {}", text(&l), text(&r)), place(&[&left, &right]));
+            Err(DataFusionError::External(Box::new(error.hint(hint))))
+        };
+        if arithmetic || comparison {
+            match (&l, &r) {
+                (Arrow::Decimal128(..), number) if number.is_integer() => {
+                    return original(left, exact(right, number));
+                }
+                (number, Arrow::Decimal128(..)) if number.is_integer() => {
+                    return original(exact(left, number), right);
+                }
+                _ => {}
+            }
+        }
+        if comparison {
+            match (&l, &r) {
+                (Arrow::Utf8, number) if number.is_numeric() => return original(cast(left, number), right),
+                (number, Arrow::Utf8) if number.is_numeric() => return original(left, cast(right, number)),
+                (l, r) if kind(l) != kind(r) && kind(l) != Kind::Any && kind(r) != Kind::Any => {
+                    return refuse("accepted: values of one kind; CAST one of them");
+                }
+                _ => {}
+            }
+        }
+        if arithmetic {
+            match (&l, &r) {
+                (Arrow::Timestamp(..), Arrow::Timestamp(..)) => {
+                    return refuse("accepted: TIMESTAMPDIFF(SECOND, earlier, later)");
+                }
+                (Arrow::Utf8 | Arrow::Boolean, _) | (_, Arrow::Utf8 | Arrow::Boolean) => {
+                    return refuse("accepted: numbers, or a time and an INTERVAL; CAST a string, join strings with `||`");
+                }
+                (Arrow::Timestamp(..) | Arrow::Date32, number) | (number, Arrow::Timestamp(..) | Arrow::Date32)
+                    if number.is_numeric() =>
+                {
+                    return refuse("accepted: a time and an INTERVAL, as in ts + INTERVAL '5' SECOND");
+                }
+                // A date is days; with hours added it would have to become a timestamp.
+                (Arrow::Date32, Arrow::Interval(_)) => {
+                    let timestamp = Arrow::Timestamp(TimeUnit::Millisecond, None);
+                    return original(cast(left, &timestamp), right);
+                }
+                _ => {}
+            }
+        }
+        original(left, right)
+    }
+
+    /// `row.field`, `array[position]`, `map[key]`.
+    fn plan_field_access(
+        &self,
+        expr: RawFieldAccessExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let RawFieldAccessExpr { field_access, expr } = expr;
+        let element = |key: Expr, expr: Expr| {
+            let function = LIBRARY.scalars[Builtin::ElementAt.name()].clone();
+            Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![expr, key]))
+        };
+        let planned = match field_access {
+            GetFieldAccess::NamedStructField { name } => match expr.get_type(schema)? {
+                Arrow::Struct(_) => field(expr, name),
+                _ => element(Expr::Literal(name, None), expr),
+            },
+            GetFieldAccess::ListIndex { key } => element(*key, expr),
+            GetFieldAccess::ListRange { .. } => return plan_err!("a slice of an array is not supported"),
+        };
+        Ok(PlannerResult::Planned(planned))
+    }
+
+    fn plan_compound_identifier(
+        &self,
+        root: &Field,
+        qualifier: Option<&TableReference>,
+        nested: &[String],
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        let column = Expr::Column(Column::from((qualifier, root)));
+        let access = |expr, name: &String| field(expr, ScalarValue::from(name.as_str()));
+        Ok(PlannerResult::Planned(nested.iter().fold(column, access)))
+    }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, _schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(array(exprs)))
+    }
+
+    fn plan_make_map(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (i, arg) in args.into_iter().enumerate() {
+            if i % 2 == 0 { keys.push(arg) } else { values.push(arg) }
+        }
+        let map = LIBRARY.scalars.get("map").cloned();
+        match map {
+            Some(map) => Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(
+                map,
+                vec![array(keys), array(values)],
+            )))),
+            None => plan_err!("MAP[…] is not supported"),
+        }
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, _named: bool) -> Result<PlannerResult<Vec<Expr>>> {
+        let function = LIBRARY.scalars[Builtin::MakeRow.name()].clone();
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+    }
+
+    /// COUNT(*) and COUNT() count the constant 1, as DataFusion's rules expect.
+    #[expect(deprecated)]
+    fn plan_aggregate(&self, mut expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        let star = expr.args.is_empty() || matches!(expr.args.as_slice(), [Expr::Wildcard { .. }]);
+        if expr.func.name() != "count" || !star {
+            return Ok(PlannerResult::Original(expr));
+        }
+        expr.args = vec![Expr::Literal(ScalarValue::Int64(Some(1)), None)];
+        let RawAggregateExpr { func, args, distinct, filter, order_by, null_treatment } = expr;
+        Ok(PlannerResult::Planned(Expr::AggregateFunction(AggregateFunction::new_udf(
+            func,
+            args,
+            distinct,
+            filter,
+            order_by,
+            null_treatment,
+        ))))
+    }
+}
+
+fn field(expr: Expr, name: ScalarValue) -> Expr {
+    let args = vec![expr, Expr::Literal(name, None)];
+    Expr::ScalarFunction(ScalarFunction::new_udf(datafusion_functions::core::get_field(), args))
+}
+
+fn array(items: Vec<Expr>) -> Expr {
+    let function = LIBRARY.scalars[Builtin::MakeArray.name()].clone();
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, items))
+}
+
+fn cast(expr: Expr, to: &Arrow) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), to.clone()))
+}
+
+/// A whole number as the DECIMAL of its type's digits (Flink's rule), so that results have no digit too many.
+fn exact(expr: Expr, ty: &Arrow) -> Expr {
+    let digits = match ty {
+        Arrow::Int8 | Arrow::UInt8 => 3,
+        Arrow::Int16 | Arrow::UInt16 => 5,
+        Arrow::Int32 | Arrow::UInt32 => 10,
+        Arrow::UInt64 => 20,
+        _ => 19,
+    };
+    cast(expr, &Arrow::Decimal128(digits, 0))
+}
+
+/// What can be compared with what.
+#[derive(PartialEq)]
+enum Kind {
+    Number,
+    Boolean,
+    Bytes,
+    Time,
+    Nested,
+    /// NULLs, strings (they are read as the other side) and what DataFusion knows better.
+    Any,
+}
+
+fn kind(ty: &Arrow) -> Kind {
+    match ty {
+        ty if ty.is_numeric() => Kind::Number,
+        Arrow::Boolean => Kind::Boolean,
+        Arrow::Binary => Kind::Bytes,
+        Arrow::Timestamp(..) | Arrow::Date32 => Kind::Time,
+        Arrow::Struct(_) | Arrow::List(_) | Arrow::Map(..) => Kind::Nested,
+        _ => Kind::Any,
+    }
+}
+
+/// Where the first column of these expressions stands.
+fn place(exprs: &[&Expr]) -> Span {
+    exprs
+        .iter()
+        .flat_map(|expr| expr.column_refs())
+        .filter_map(|column| column.spans().first())
+        .min_by_key(|span| (span.start.line, span.start.column))
+        .map_or(Span::UNKNOWN, |span| super::diagnose::from_span(&span))
+}

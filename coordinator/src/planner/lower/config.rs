@@ -1,0 +1,122 @@
+//! The SET options that exist, and what their values may be. Options of the runtime are only checked here; the worker
+//! reads them from the plan as text.
+
+use crate::planner::{PlanOptions, PlannerError, Span};
+use ef_proto::connector::{parse_duration_ms, parse_memory_bytes};
+use ef_proto::keys::MAX_PARALLELISM_DEFAULT;
+use std::collections::BTreeMap;
+
+const DURATION: &str = "a duration like '200 ms', '5 s', '10 min', '1 h'";
+const COUNT: &str = "a whole number greater than 0";
+
+/// Every key with the check of its value.
+const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
+    ("execution.checkpointing.interval", is_duration, DURATION),
+    ("execution.checkpointing.min-pause", is_duration, DURATION),
+    ("execution.checkpointing.timeout", is_duration, DURATION),
+    ("execution.checkpointing.tolerable-failed-checkpoints", is_number, "a whole number"),
+    ("parallelism.default", is_count, COUNT),
+    ("pipeline.max-parallelism", is_max_parallelism, "a whole number from 1 to 32768"),
+    ("pipeline.name", is_text, "a name"),
+    ("state.backend", is_backend, "'memory' or 'rocksdb'"),
+    ("state.checkpoints.num-retained", is_count, COUNT),
+    ("table.exec.source.idle-timeout", is_duration, DURATION),
+    ("table.exec.state.ttl", is_duration, DURATION),
+    ("table.local-time-zone", is_utc, "'UTC', the only zone so far"),
+    ("worker.memory", is_memory, "a size like '512 mb' or a share like '50 %'"),
+];
+
+/// What planning itself needs.
+#[derive(Debug, PartialEq)]
+pub struct Settings {
+    pub name: String,
+    pub parallelism: u32,
+    pub max_parallelism: u16,
+    pub state_ttl_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+}
+
+impl Settings {
+    /// The file's SET options over the caller's defaults.
+    pub fn parse(config: &BTreeMap<String, String>, options: &PlanOptions) -> Result<Settings, PlannerError> {
+        for (key, value) in config {
+            let Some((_, accepts, expected)) = KEYS.iter().find(|(known, ..)| known == key) else {
+                return Err(unknown(key));
+            };
+            if !accepts(value.trim()) {
+                let message = format!("SET '{key}': found '{value}', expected {expected}");
+                return Err(PlannerError::new(message, Span::UNKNOWN));
+            }
+        }
+        let get = |key: &str| config.get(key).map(|value| value.trim());
+        let duration = |key: &str| get(key).and_then(parse_duration_ms).filter(|ms| *ms > 0);
+        let settings = Settings {
+            name: get("pipeline.name").unwrap_or(&options.name).to_string(),
+            parallelism: options.parallelism.or(get("parallelism.default").and_then(|n| n.parse().ok())).unwrap_or(1).max(1),
+            max_parallelism: get("pipeline.max-parallelism")
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(MAX_PARALLELISM_DEFAULT),
+            state_ttl_ms: duration("table.exec.state.ttl"),
+            idle_timeout_ms: duration("table.exec.source.idle-timeout"),
+        };
+        if settings.parallelism > u32::from(settings.max_parallelism) {
+            let (found, max) = (settings.parallelism, settings.max_parallelism);
+            return Err(PlannerError::new(format!("parallelism {found} is more than the {max} key groups"), Span::UNKNOWN)
+                .hint(format!("accepted: 1 to {max}, or a larger SET 'pipeline.max-parallelism'")));
+        }
+        Ok(settings)
+    }
+}
+
+fn unknown(key: &str) -> PlannerError {
+    let closeness = |known: &str| datafusion_common::utils::datafusion_strsim::normalized_levenshtein(key, known);
+    let mut near: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
+    near.sort_by(|a, b| closeness(b).total_cmp(&closeness(a)));
+    near.truncate(3);
+    let near: Vec<String> = near.into_iter().map(|known| format!("'{known}'")).collect();
+    PlannerError::new(format!("unknown option SET '{key}'"), Span::UNKNOWN).hint(format!("near: {}", near.join(", ")))
+}
+
+fn is_duration(text: &str) -> bool {
+    parse_duration_ms(text).is_some()
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u32>().is_ok()
+}
+
+fn is_count(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|n| n > 0)
+}
+
+fn is_max_parallelism(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|n| (1..=1 << 15).contains(&n))
+}
+
+fn is_text(text: &str) -> bool {
+    !text.is_empty()
+}
+
+fn is_backend(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
+}
+
+fn is_utc(text: &str) -> bool {
+    matches!(text.to_ascii_uppercase().as_str(), "UTC" | "Z" | "GMT" | "+00:00" | "ETC/UTC")
+}
+
+fn is_memory(text: &str) -> bool {
+    let share = text.strip_suffix('%').and_then(|share| share.trim().parse::<f64>().ok());
+    share.map_or_else(|| parse_memory_bytes(text).is_some_and(|bytes| bytes > 0), |share| share > 0.0 && share <= 100.0)
+}
+
+/// The options as the runtime reads them: trimmed, and one name for each value.
+pub fn normalised(config: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let value = |key: &str, value: String| match (key, value.trim().to_ascii_lowercase().as_str()) {
+        ("state.backend", "hashmap") => "memory".to_string(),
+        ("state.backend", backend) => backend.to_string(),
+        _ => value.trim().to_string(),
+    };
+    config.into_iter().map(|(key, text)| (key.clone(), value(&key, text))).collect()
+}
+

@@ -1,0 +1,110 @@
+//! One sink operator a target for the whole job: several INSERTs into a table feed the same one.
+
+use super::graph::{Graph, Port};
+use super::rel::Rel;
+use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, Span, Target};
+use ef_proto::connector::{Format, Options, SinkConnector, SourceCommon};
+use ef_proto::plan::{OperatorKind, Sink};
+use ef_proto::schema::Schema;
+
+/// What is to be written, in the order in which the file names the targets.
+#[derive(Default)]
+pub struct Sinks {
+    targets: Vec<Written>,
+}
+
+struct Written {
+    target: Target,
+    span: Span,
+    inputs: Vec<Input>,
+}
+
+struct Input {
+    ports: Vec<Port>,
+    /// Without `_op`.
+    schema: Schema,
+    changelog: bool,
+}
+
+impl Sinks {
+    pub fn add(&mut self, insert: &Insert, mut rel: Rel, graph: &mut Graph) {
+        rel.carry = None;
+        rel.make(graph);
+        let input = Input { ports: rel.ports, schema: rel.base, changelog: rel.changelog };
+        self.target(insert.target.clone(), insert.span).inputs.push(input);
+    }
+
+    /// Rows of a side output, already in the table's columns.
+    pub fn add_side(&mut self, table: &str, ports: Vec<Port>, schema: Schema, span: Span) {
+        let input = Input { ports, schema, changelog: false };
+        self.target(Target::Table(table.to_string()), span).inputs.push(input);
+    }
+
+    fn target(&mut self, target: Target, span: Span) -> &mut Written {
+        let at = self.targets.iter().position(|written| written.target == target).unwrap_or_else(|| {
+            self.targets.push(Written { target, span, inputs: Vec::new() });
+            self.targets.len() - 1
+        });
+        &mut self.targets[at]
+    }
+
+    pub fn finish(self, catalog: &Catalog, graph: &mut Graph) -> Result<(), PlannerError> {
+        for written in self.targets {
+            written.make(catalog, graph)?;
+        }
+        Ok(())
+    }
+}
+
+impl Written {
+    fn make(self, catalog: &Catalog, graph: &mut Graph) -> Result<(), PlannerError> {
+        let changelog = self.inputs.iter().any(|input| input.changelog);
+        let (sink, schema, with_op) = match &self.target {
+            Target::Stdout => {
+                let schema = self.inputs.first().map(|input| input.schema.clone()).unwrap_or_default();
+                let sink = Sink { table: "stdout".into(), connector: SinkConnector::Stdout, format: None, changelog };
+                (sink, schema, changelog)
+            }
+            Target::Table(name) => {
+                let Some(table) = catalog.tables.get(name) else {
+                    return Err(PlannerError::new(format!("table `{name}` is not declared"), self.span));
+                };
+                let fail = |message: String| PlannerError::new(message, table.span);
+                let unwritable = table
+                    .columns
+                    .iter()
+                    .find(|column| matches!(column.kind, ColumnKind::Metadata { virtual_: false, .. }));
+                if let Some(column) = unwritable {
+                    let message = format!("table `{name}`: METADATA column `{}` cannot be written", column.field.name);
+                    return Err(fail(message).hint("accepted: METADATA … VIRTUAL, which an INSERT leaves out"));
+                }
+                let schema = table.sink_schema();
+                let mut options = Options::new(name, table.options.clone());
+                let parsed = SinkConnector::parse(&mut options, &schema, changelog);
+                // What is wrong with a changelog is wrong with the query, not with the table.
+                let (connector, format) = parsed.map_err(|error| {
+                    let span = if changelog && error.key == "format" { self.span } else { table.span };
+                    PlannerError::new(error.message, span)
+                })?;
+                SourceCommon::parse(&mut options).map_err(|error| fail(error.message))?;
+                options.finish().map_err(|error| fail(error.message))?;
+                // A changelog format always gets the kind of the row.
+                let with_op = changelog || matches!(format, Some(Format::ChangelogJson(_)));
+                (Sink { table: name.clone(), connector, format, changelog: with_op }, schema, with_op)
+            }
+        };
+        let mut ports = Vec::new();
+        for input in self.inputs {
+            let found: Vec<_> = input.schema.fields.iter().map(|field| &field.ty).collect();
+            if found != schema.fields.iter().map(|field| &field.ty).collect::<Vec<_>>() {
+                let message = format!("internal error of the planner: `{}` is fed {:?}", sink.table, input.schema);
+                return Err(PlannerError::new(message, self.span));
+            }
+            let plain = with_op && !input.changelog;
+            ports.extend(if plain { graph.with_op(input.ports, &input.schema) } else { input.ports });
+        }
+        let schema = if with_op { schema.with_op() } else { schema };
+        graph.add(OperatorKind::Sink(sink), vec![ports], schema, with_op);
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! One source operator a table for the whole job, with the columns that anybody reads.
+
+use super::config::Settings;
+use super::expr;
+use super::graph::{Graph, Port};
+use super::rel::{Rel, Role};
+use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, PlannerTable, Span, Table};
+use datafusion_common::DFSchema;
+use datafusion_common::tree_node::TreeNodeRecursion;
+use datafusion_expr::{LogicalPlan, TableScan};
+use ef_proto::connector::{Format, Options, SourceCommon, SourceConnector};
+use ef_proto::expr::{Expr, ExprKind};
+use ef_proto::function::Builtin;
+use ef_proto::plan::{OperatorKind, Source, Watermark};
+use ef_proto::schema::{DataType, Field, Schema};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The tables that the job reads.
+pub struct Sources {
+    tables: BTreeMap<String, Used>,
+}
+
+struct Used {
+    table: Arc<Table>,
+    /// Positions in the table's columns.
+    columns: BTreeSet<usize>,
+    common: SourceCommon,
+    port: Option<Port>,
+}
+
+/// A source as made, for its side outputs.
+pub struct Side<'a> {
+    pub table: &'a Table,
+    pub port: Port,
+    pub late_table: Option<&'a str>,
+    pub error_table: Option<&'a str>,
+}
+
+impl Sources {
+    /// Looks through all queries for what they read of each table.
+    pub fn new(inserts: &[Insert], catalog: &Catalog, settings: &Settings) -> Result<Sources, PlannerError> {
+        let mut sources = Sources { tables: BTreeMap::new() };
+        let mut failed = None;
+        for insert in inserts {
+            let walked = insert.plan.apply_with_subqueries(|plan| {
+                if let LogicalPlan::TableScan(scan) = plan
+                    && let Err(error) = sources.uses(scan)
+                {
+                    failed.get_or_insert(error);
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+            walked.map_err(super::datafusion)?;
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for used in sources.tables.values_mut() {
+            let mut options = Options::new(&used.table.name, used.table.options.clone());
+            let span = used.table.span;
+            used.common = SourceCommon::parse(&mut options).map_err(|e| PlannerError::new(e.message, span))?;
+            used.common.idle_timeout_ms = used.common.idle_timeout_ms.or(settings.idle_timeout_ms);
+            for side in [&used.common.late_table, &used.common.error_table].into_iter().flatten() {
+                if !catalog.tables.contains_key(side) {
+                    let names: Vec<&str> = catalog.tables.keys().map(String::as_str).collect();
+                    let message = format!("table `{}`: side table `{side}` is not there", used.table.name);
+                    return Err(PlannerError::new(message, span).hint(format!("accepted: {}", names.join(", "))));
+                }
+            }
+            if used.common.late_table.is_some() {
+                // A late row is written whole.
+                used.columns.extend(0..used.table.columns.len());
+            }
+            if used.columns.is_empty() {
+                // Rows must have a column to be counted by.
+                let physical = used.table.columns.iter().position(|c| matches!(c.kind, ColumnKind::Physical));
+                used.columns.insert(physical.unwrap_or(0));
+            }
+        }
+        Ok(sources)
+    }
+
+    fn uses(&mut self, scan: &TableScan) -> Result<(), PlannerError> {
+        let table = table_of(scan)?;
+        let used = self.tables.entry(table.name.clone()).or_insert_with(|| Used {
+            columns: BTreeSet::new(),
+            common: SourceCommon::default(),
+            port: None,
+            table: table.clone(),
+        });
+        match &scan.projection {
+            Some(columns) => used.columns.extend(columns),
+            None => used.columns.extend(0..table.columns.len()),
+        }
+        Ok(())
+    }
+
+    /// The scan's columns of the shared source.
+    pub fn scan(&mut self, scan: &TableScan, graph: &mut Graph) -> Result<Rel, PlannerError> {
+        let name = &table_of(scan)?.name;
+        if scan.fetch.is_some() {
+            return Err(PlannerError::new("LIMIT is not yet supported", Span::UNKNOWN));
+        }
+        let used = self.tables.get_mut(name).expect("every scan has been seen");
+        let port = match used.port {
+            Some(port) => port,
+            None => {
+                let port = used.make(graph)?;
+                used.port = Some(port);
+                port
+            }
+        };
+        let schema = graph.nodes[port.node.0].schema.clone();
+        let mut rel = Rel::of(vec![port], schema.clone(), false);
+        let in_source: BTreeMap<usize, usize> = used.columns.iter().enumerate().map(|(at, i)| (*i, at)).collect();
+        if let Some(watermark) = &used.table.watermark
+            && let Some(at) = schema.index_of(&watermark.column)
+        {
+            rel.roles[at] = Role::Rowtime;
+        }
+        if used.common.late_table.is_some() {
+            rel.carry = Some(super::rel::Carry { table: name.clone(), columns: (0..schema.len()).collect() });
+        }
+        let all: Vec<usize> = (0..used.table.columns.len()).collect();
+        let wanted = scan.projection.as_ref().unwrap_or(&all);
+        let at: Vec<usize> = wanted.iter().map(|column| in_source[column]).collect();
+        rel.columns = at.iter().map(|at| Expr::column(*at, schema.fields[*at].ty.clone())).collect();
+        rel.names = at.iter().map(|at| schema.fields[*at].clone()).collect();
+        Ok(rel)
+    }
+
+    /// The sources that have been made.
+    pub fn made(&self) -> impl Iterator<Item = Side<'_>> {
+        self.tables.values().filter_map(|used| {
+            Some(Side {
+                table: &used.table,
+                port: used.port?,
+                late_table: used.common.late_table.as_deref(),
+                error_table: used.common.error_table.as_deref(),
+            })
+        })
+    }
+}
+
+impl Used {
+    fn make(&self, graph: &mut Graph) -> Result<Port, PlannerError> {
+        let table = &*self.table;
+        let fail = |message: String| PlannerError::new(message, table.span);
+        let mut options = Options::new(&table.name, table.options.clone());
+        let (mut connector, format) =
+            SourceConnector::parse(&mut options, &table.physical()).map_err(|error| fail(error.message))?;
+        SourceCommon::parse(&mut options).map_err(|error| fail(error.message))?;
+        options.finish().map_err(|error| fail(error.message))?;
+
+        // Everything that expressions may read: physical columns, then metadata.
+        let physical = table.physical();
+        let metadata = table.metadata();
+        let readable: Vec<Field> =
+            physical.fields.iter().cloned().chain(metadata.iter().map(|(field, _)| field.clone())).collect();
+        let readable = Schema::new(readable);
+        let scope = DFSchema::try_from(readable.to_arrow().as_ref().clone()).map_err(super::datafusion)?;
+        let mut project = Vec::with_capacity(self.columns.len());
+        let mut fields = Vec::with_capacity(self.columns.len());
+        for index in &self.columns {
+            let column = &table.columns[*index];
+            let ty = column.field.ty.clone();
+            project.push(match &column.kind {
+                ColumnKind::Physical | ColumnKind::Metadata { .. } => {
+                    let at = readable.index_of(&column.field.name).expect("declared by the same table");
+                    Expr::column(at, ty)
+                }
+                ColumnKind::Computed { expr, .. } => {
+                    let lowered = expr::lower(expr, &scope).map_err(|error| error.or_at(table.span))?;
+                    expr::to_type(lowered, &ty)
+                }
+                ColumnKind::Proctime => {
+                    let function = Builtin::CurrentTimestamp.name().to_string();
+                    let now = Expr {
+                        kind: ExprKind::Call { function, args: vec![] },
+                        ty: DataType::TimestampLtz(ef_proto::schema::Unit::Milli),
+                    };
+                    expr::to_type(now, &ty)
+                }
+            });
+            fields.push(column.field.clone());
+        }
+        let watermark = match &table.watermark {
+            None => None,
+            Some(watermark) => Some(Watermark {
+                expr: expr::lower(&watermark.expr, &scope).map_err(|error| error.or_at(table.span))?,
+                idle_timeout_ms: self.common.idle_timeout_ms,
+            }),
+        };
+        // Prune what nobody reads. The columns of a CSV line are known by their positions, so all of them stay.
+        let mut keep: BTreeSet<usize> = BTreeSet::new();
+        for expr in project.iter().chain(watermark.as_ref().map(|watermark| &watermark.expr)) {
+            expr.visit_columns(&mut |column| {
+                keep.insert(column);
+            });
+        }
+        if matches!(format, Some(Format::Csv(_))) || keep.range(..physical.len()).next().is_none() {
+            let all = if matches!(format, Some(Format::Csv(_))) { physical.len() } else { physical.len().min(1) };
+            keep.extend(0..all);
+        }
+        let keep: Vec<usize> = keep.into_iter().collect();
+        let kept_physical: Vec<usize> = keep.iter().copied().filter(|column| *column < physical.len()).collect();
+        connector.prune(&kept_physical);
+        let to = |column: usize| keep.binary_search(&column).expect("kept because it is read");
+        let metadata = keep
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| **column >= physical.len())
+            .map(|(at, column)| (at, metadata[*column - physical.len()].1.clone()))
+            .collect();
+        let source = Source {
+            table: table.name.clone(),
+            connector,
+            format,
+            physical: Schema::new(keep.iter().map(|column| readable.fields[*column].clone()).collect()),
+            metadata,
+            project: project.into_iter().map(|expr| expr.map_columns(&to)).collect(),
+            watermark: watermark.map(|w| Watermark { expr: w.expr.map_columns(&to), ..w }),
+        };
+        Ok(graph.add(OperatorKind::Source(source), vec![], Schema::new(fields), false))
+    }
+}
+
+fn table_of(scan: &TableScan) -> Result<&Arc<Table>, PlannerError> {
+    let source: &dyn std::any::Any = scan.source.as_ref();
+    match source.downcast_ref::<PlannerTable>() {
+        Some(table) => Ok(&table.table),
+        None => Err(PlannerError::new(format!("`{}` is not a table with a connector", scan.table_name), Span::UNKNOWN)),
+    }
+}

@@ -1,0 +1,91 @@
+//! SQL text → the operator graph. Flink's dialect in front, DataFusion's planner and optimizer behind it, [`lower`] at
+//! the end: no worker ever sees SQL.
+//!
+//! [`bind`] stops at optimised logical plans; [`plan`] goes on to [`ef_proto::plan::Plan`]. Both are pure but for the
+//! [`ModelInspector`], which reads model files.
+
+mod bind;
+pub mod catalog;
+mod context;
+mod diagnose;
+mod dialect;
+pub mod error;
+pub mod functions;
+mod interval;
+pub mod lower;
+pub mod nodes;
+mod optimize;
+mod relation;
+mod rewrite;
+mod statement;
+mod time;
+mod types;
+mod vars;
+
+pub use bind::bind;
+pub use catalog::{Catalog, Column, ColumnKind, PlannerTable, Table, View, Watermark};
+pub use error::{PlannerError, Span};
+pub use nodes::{PredictNode, TimeAttribute, WindowTvf};
+
+use datafusion_expr::LogicalPlan;
+use ef_proto::plan::{Model, Plan};
+use ef_proto::schema::Schema;
+use std::collections::BTreeMap;
+
+/// A file after binding: what it declared and what it runs.
+#[derive(Debug, Default)]
+pub struct Bound {
+    pub catalog: Catalog,
+    /// In the order of the file.
+    pub inserts: Vec<Insert>,
+    /// The `SET` options in force at the end.
+    pub config: BTreeMap<String, String>,
+}
+
+/// One `INSERT INTO`, or the bare final SELECT.
+#[derive(Debug)]
+pub struct Insert {
+    pub target: Target,
+    /// Analysed and optimised. For a table: columns in the order of its [`Table::sink_schema`], cast to its types.
+    pub plan: LogicalPlan,
+    /// Where the statement stands.
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A table of the catalog.
+    Table(String),
+    Stdout,
+}
+
+/// What `CREATE MODEL` asks of the inference runtime, so that a bad model fails at plan time.
+pub trait ModelInspector {
+    /// Opens the model at `path`, checks it against the declared columns, and returns it with digest and bindings.
+    fn inspect(
+        &self,
+        path: &str,
+        inputs: &Schema,
+        outputs: &Schema,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Model, String>;
+}
+
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// The job's name.
+    pub name: String,
+    /// Parallelism of the job's operators; None: `SET 'parallelism.default'`, or 1.
+    pub parallelism: Option<u32>,
+}
+
+/// Parses and binds a file and lowers it to the operator graph.
+pub fn plan(
+    sql: &str,
+    vars: &BTreeMap<String, String>,
+    options: PlanOptions,
+    models: &dyn ModelInspector,
+) -> Result<Plan, PlannerError> {
+    let bound = bind(sql, vars, models)?;
+    lower::lower(bound, &options).map_err(|error| error.locate(sql))
+}

@@ -1,0 +1,255 @@
+//! Channels between tasks of one process: a gate with one bounded queue per sender.
+//!
+//! The bound is credits in bytes, never rows alone: a sender waits while its own queue is over its credit, so a slow
+//! or blocked (aligning) channel stalls only its own sender. A frame is always accepted by an empty queue, whatever
+//! its size. Control messages bypass the credit, so that a full gate can still be cancelled.
+
+use crate::frame::Frame;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The other side is gone: the task was cancelled or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// What a gate gives its task.
+#[derive(Debug)]
+pub enum Received<C> {
+    Frame(usize, Frame),
+    Control(C),
+    /// Nothing came in time.
+    Timeout,
+}
+
+struct Queue {
+    frames: VecDeque<(Frame, usize)>,
+    bytes: usize,
+    sender_waits: bool,
+}
+
+struct State<C> {
+    queues: Vec<Queue>,
+    control: VecDeque<C>,
+    /// Where the round robin goes on.
+    next: usize,
+    receiver_waits: bool,
+    closed: bool,
+}
+
+struct Shared<C> {
+    state: Mutex<State<C>>,
+    readable: Condvar,
+    /// One for each queue.
+    writable: Vec<Condvar>,
+    credit_bytes: usize,
+}
+
+impl<C> Shared<C> {
+    /// A panicking task poisons nothing worth saving: it has failed the job, and the queues are still consistent.
+    fn lock(&self) -> MutexGuard<'_, State<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reading side, owned by one task.
+pub struct Gate<C> {
+    shared: Arc<Shared<C>>,
+}
+
+/// The writing side of one channel, and (cloned) the way to a task's control messages.
+pub struct Sender<C> {
+    shared: Arc<Shared<C>>,
+    channel: usize,
+}
+
+impl<C> Clone for Sender<C> {
+    fn clone(&self) -> Self {
+        Sender { shared: self.shared.clone(), channel: self.channel }
+    }
+}
+
+/// A gate with `channels` queues of `credit_bytes` each. `Sender`s by channel number from [`Gate::sender`].
+pub fn gate<C>(channels: usize, credit_bytes: usize) -> Gate<C> {
+    let queue = || Queue { frames: VecDeque::new(), bytes: 0, sender_waits: false };
+    Gate {
+        shared: Arc::new(Shared {
+            state: Mutex::new(State {
+                queues: (0..channels).map(|_| queue()).collect(),
+                control: VecDeque::new(),
+                next: 0,
+                receiver_waits: false,
+                closed: false,
+            }),
+            readable: Condvar::new(),
+            writable: (0..channels).map(|_| Condvar::new()).collect(),
+            credit_bytes,
+        }),
+    }
+}
+
+/// Bytes that a frame takes of its channel's credit.
+fn frame_bytes(frame: &Frame) -> usize {
+    match frame {
+        Frame::Data(batch) => batch.get_array_memory_size(),
+        _ => 0,
+    }
+}
+
+impl<C> Sender<C> {
+    /// A sender on another channel of the same gate.
+    pub fn on_channel(&self, channel: usize) -> Sender<C> {
+        Sender { shared: self.shared.clone(), channel }
+    }
+
+    /// Waits for credit. Err when the receiver is gone.
+    pub fn send(&self, frame: Frame) -> Result<(), Closed> {
+        let bytes = frame_bytes(&frame);
+        let mut state = self.shared.lock();
+        loop {
+            if state.closed {
+                return Err(Closed);
+            }
+            let queue = &mut state.queues[self.channel];
+            if queue.bytes == 0 || queue.bytes + bytes <= self.shared.credit_bytes {
+                queue.bytes += bytes;
+                queue.frames.push_back((frame, bytes));
+                if state.receiver_waits {
+                    state.receiver_waits = false;
+                    self.shared.readable.notify_one();
+                }
+                return Ok(());
+            }
+            queue.sender_waits = true;
+            state = self.shared.writable[self.channel].wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A message for the task itself; never waits. Bounded by the protocol: a handful per checkpoint.
+    pub fn control(&self, message: C) {
+        let mut state = self.shared.lock();
+        state.control.push_back(message);
+        state.receiver_waits = false;
+        self.shared.readable.notify_one();
+    }
+}
+
+impl<C> Gate<C> {
+    pub fn sender(&self, channel: usize) -> Sender<C> {
+        Sender { shared: self.shared.clone(), channel }
+    }
+
+    /// The next control message without waiting.
+    pub fn try_control(&self) -> Option<C> {
+        self.shared.lock().control.pop_front()
+    }
+
+    /// Control messages first, then frames of the channels that `blocked` lets pass, in turn.
+    pub fn receive(&self, blocked: &dyn Fn(usize) -> bool, timeout: Duration) -> Received<C> {
+        let mut state = self.shared.lock();
+        let mut waited = false;
+        loop {
+            if let Some(message) = state.control.pop_front() {
+                return Received::Control(message);
+            }
+            let count = state.queues.len();
+            for step in 0..count {
+                let channel = (state.next + step) % count;
+                if blocked(channel) {
+                    continue;
+                }
+                let queue = &mut state.queues[channel];
+                if let Some((frame, bytes)) = queue.frames.pop_front() {
+                    queue.bytes -= bytes;
+                    // Woken at half credit, not at the first free byte: fewer switches between the two threads.
+                    if queue.sender_waits && queue.bytes <= self.shared.credit_bytes / 2 {
+                        queue.sender_waits = false;
+                        self.shared.writable[channel].notify_one();
+                    }
+                    state.next = (channel + 1) % count;
+                    return Received::Frame(channel, frame);
+                }
+            }
+            if waited {
+                return Received::Timeout;
+            }
+            state.receiver_waits = true;
+            let (guard, result) =
+                self.shared.readable.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.receiver_waits = false;
+            waited = result.timed_out();
+        }
+    }
+}
+
+impl<C> Drop for Gate<C> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        for queue in &mut state.queues {
+            queue.frames.clear();
+            queue.bytes = 0;
+        }
+        drop(state);
+        self.shared.writable.iter().for_each(Condvar::notify_all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{Int64Array, RecordBatch};
+    use std::sync::Arc;
+
+    fn data(rows: i64) -> Frame {
+        let array = Arc::new(Int64Array::from_iter_values(0..rows)) as arrow_array::ArrayRef;
+        Frame::Data(RecordBatch::try_from_iter([("x", array)]).expect("one column"))
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn frames_of_a_channel_keep_their_order_and_blocked_channels_are_left_alone() {
+        let gate = gate::<()>(2, 1 << 20);
+        gate.sender(0).send(Frame::Watermark(1)).expect("open");
+        gate.sender(0).send(Frame::Watermark(2)).expect("open");
+        gate.sender(1).send(Frame::Watermark(9)).expect("open");
+        let taken = |blocked: &dyn Fn(usize) -> bool| match gate.receive(blocked, NOW) {
+            Received::Frame(channel, Frame::Watermark(w)) => Some((channel, w)),
+            _ => None,
+        };
+        assert_eq!(taken(&|c| c == 1), Some((0, 1)));
+        assert_eq!(taken(&|c| c == 1), Some((0, 2)));
+        assert_eq!(taken(&|c| c == 1), None);
+        assert_eq!(taken(&|_| false), Some((1, 9)));
+    }
+
+    #[test]
+    fn sender_over_its_credit_waits_and_the_other_channel_does_not() {
+        let gate = gate::<u8>(2, 1024);
+        gate.sender(0).send(data(1000)).expect("an empty queue takes any frame");
+        let slow = gate.sender(0);
+        let waiting = std::thread::spawn(move || slow.send(data(1000)));
+        gate.sender(1).send(data(10)).expect("its own credit");
+        gate.sender(0).control(7);
+        assert!(matches!(gate.receive(&|_| false, NOW), Received::Control(7)));
+        let mut frames = 0;
+        while frames < 3 {
+            if let Received::Frame(..) = gate.receive(&|_| false, Duration::from_secs(5)) {
+                frames += 1;
+            }
+        }
+        assert_eq!(waiting.join().expect("no panic"), Ok(()));
+    }
+
+    #[test]
+    fn dropped_gate_frees_a_waiting_sender() {
+        let gate = gate::<()>(1, 16);
+        let sender = gate.sender(0);
+        sender.send(data(100)).expect("empty");
+        let waiting = std::thread::spawn(move || sender.send(data(100)));
+        drop(gate);
+        assert_eq!(waiting.join().expect("no panic"), Err(Closed));
+    }
+}

@@ -1,0 +1,308 @@
+//! Delimited text to columns, in the order of the schema.
+//!
+//! A splitter of its own instead of a library's, because it must know which fields were quoted (an empty field is NULL
+//! only without quotes) and where every record ends. Quoted fields may hold delimiters, line ends and doubled quotes;
+//! values are read like text in JSON strings. A record with another number of fields than the schema is an error.
+
+use super::column::{Column, Values};
+use super::decode::{DecodeError, Decoded, Decoder, Stop};
+use super::scalar;
+use crate::error::{Context, Error, Result};
+use crate::frame::{BATCH_BYTES, BATCH_ROWS};
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::SchemaRef;
+use ef_proto::connector::{Csv, OnError};
+use ef_proto::schema::{DataType, Schema};
+
+pub struct CsvDecoder {
+    options: Csv,
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+    /// The next record is the header.
+    header: bool,
+    record: Record,
+}
+
+/// One record, split: the content of its fields behind each other.
+#[derive(Default)]
+struct Record {
+    content: Vec<u8>,
+    fields: Vec<Piece>,
+}
+
+struct Piece {
+    end: usize,
+    quoted: bool,
+}
+
+impl Record {
+    fn field(&self, index: usize) -> (&[u8], bool) {
+        let start = if index == 0 { 0 } else { self.fields[index - 1].end };
+        let piece = &self.fields[index];
+        (&self.content[start..piece.end], piece.quoted)
+    }
+}
+
+/// What lies at the front of the input.
+enum Split {
+    /// A record of so many bytes, its line end included.
+    Record(usize),
+    /// Not all of a record.
+    Part,
+    /// A record of so many bytes whose quotes are wrong.
+    Broken(usize, &'static str),
+}
+
+impl CsvDecoder {
+    pub fn new(schema: &Schema, options: &Csv) -> Result<CsvDecoder> {
+        for field in &schema.fields {
+            if matches!(field.ty, DataType::Row(_) | DataType::Array(_) | DataType::Map(..)) {
+                return Err(Error::invalid(format!(
+                    "column \"{}\": format 'csv' cannot hold {}, use format 'json' or a STRING column",
+                    field.name, field.ty
+                )));
+            }
+        }
+        Ok(CsvDecoder {
+            options: options.clone(),
+            schema: schema.to_arrow(),
+            columns: schema.fields.iter().map(Column::new).collect::<Result<_>>()?,
+            rows: 0,
+            bytes: 0,
+            header: options.header,
+            record: Record::default(),
+        })
+    }
+
+    /// Splits the first record of `input` into `self.record`.
+    fn split(&mut self, input: &[u8], last: bool) -> Split {
+        let Csv { delimiter, quote, escape, .. } = self.options;
+        let Record { content, fields } = &mut self.record;
+        content.clear();
+        fields.clear();
+        let mut at = 0;
+        loop {
+            let mut quoted = false;
+            if quote.is_some() && input.get(at).copied() == quote {
+                quoted = true;
+                let quote = input[at];
+                at += 1;
+                loop {
+                    let rest = &input[at..];
+                    let Some(run) = memchr::memchr2(quote, escape.unwrap_or(quote), rest) else {
+                        return match last {
+                            true => Split::Broken(input.len(), "a quoted field is never closed"),
+                            false => Split::Part,
+                        };
+                    };
+                    content.extend_from_slice(&rest[..run]);
+                    at += run;
+                    match (input[at], input.get(at + 1)) {
+                        // Whether a quote or half of a doubled one, the next byte tells.
+                        (_, None) if !last => return Split::Part,
+                        (byte, Some(&next)) if escape == Some(byte) && (byte != quote || next == quote) => {
+                            content.push(next);
+                            at += 2;
+                        }
+                        (byte, Some(&next)) if byte == quote && next == quote => {
+                            content.push(quote);
+                            at += 2;
+                        }
+                        (byte, _) if byte == quote => {
+                            at += 1;
+                            break;
+                        }
+                        _ => return Split::Broken(input.len(), "a quoted field ends behind an escape character"),
+                    }
+                }
+            } else {
+                loop {
+                    let rest = &input[at..];
+                    let stop = match escape {
+                        None => memchr::memchr2(delimiter, b'\n', rest),
+                        Some(escape) => memchr::memchr3(delimiter, b'\n', escape, rest),
+                    };
+                    let Some(run) = stop else {
+                        if !last {
+                            return Split::Part;
+                        }
+                        content.extend_from_slice(rest);
+                        at = input.len();
+                        break;
+                    };
+                    content.extend_from_slice(&rest[..run]);
+                    at += run;
+                    if escape != Some(input[at]) {
+                        break;
+                    }
+                    match input.get(at + 1) {
+                        Some(&next) => content.push(next),
+                        None if last => {}
+                        None => return Split::Part,
+                    }
+                    at = (at + 2).min(input.len());
+                }
+            }
+            // Behind a field: the delimiter, the end of the line, or the end of the file.
+            let carriage = input.get(at) == Some(&b'\r');
+            let ends = match input.get(at + carriage as usize) {
+                Some(b'\n') => Some(at + carriage as usize + 1),
+                None if last => Some(input.len()),
+                None if quoted => return Split::Part,
+                _ => None,
+            };
+            if let Some(end) = ends {
+                if !quoted
+                    && content.len() > fields.last().map_or(0, |field| field.end)
+                    && content.last() == Some(&b'\r')
+                {
+                    content.pop();
+                }
+                fields.push(Piece { end: content.len(), quoted });
+                return Split::Record(end);
+            }
+            if input.get(at) != Some(&delimiter) {
+                let end = memchr::memchr(b'\n', &input[at..]).map(|run| at + run + 1);
+                return match end {
+                    Some(end) => {
+                        Split::Broken(end, "after a closing quote, expected a delimiter or the end of the line")
+                    }
+                    None if last => {
+                        Split::Broken(input.len(), "after a closing quote, expected a delimiter or the end of the line")
+                    }
+                    None => Split::Part,
+                };
+            }
+            fields.push(Piece { end: content.len(), quoted });
+            at += 1;
+        }
+    }
+
+    fn check_header(&self) -> std::result::Result<(), String> {
+        let found: Vec<_> = (0..self.record.fields.len())
+            .map(|i| String::from_utf8_lossy(self.record.field(i).0).trim().to_string())
+            .collect();
+        let named =
+            found.len() == self.columns.len() && found.iter().zip(&self.columns).all(|(name, c)| *name == c.name);
+        let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        match named {
+            true => Ok(()),
+            false => Err(format!("expected the header {}, found {}", names.join(","), found.join(","))),
+        }
+    }
+
+    /// The split record as the next row. After an error the columns must be cut back.
+    fn append(&mut self) -> std::result::Result<(), (Option<String>, String)> {
+        let (found, wanted) = (self.record.fields.len(), self.columns.len());
+        if found != wanted {
+            let columns = if wanted == 1 { "column" } else { "columns" };
+            return Err((None, format!("expected {wanted} {columns}, found {found}")));
+        }
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            let (text, quoted) = self.record.field(index);
+            let is_text = matches!(column.values, Values::String(_));
+            let null = !quoted
+                && (self.options.null_literal.as_ref().is_some_and(|null| null.as_bytes() == text)
+                    || (text.is_empty() && !is_text));
+            if null && !column.nullable {
+                return Err((Some(column.name.clone()), "null, and the column is NOT NULL".into()));
+            }
+            if null {
+                column.nulls(1);
+            } else if !scalar::append(column, text) {
+                let shown: String = String::from_utf8_lossy(&text[..text.len().min(200)]).chars().take(40).collect();
+                let expected = if is_text { "UTF-8" } else { scalar::expected(&column.ty) };
+                return Err((Some(column.name.clone()), format!("expected {expected}, found {shown:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+impl Decoder for CsvDecoder {
+    fn begin(&mut self, from_start: bool) {
+        self.header = self.options.header && from_start;
+    }
+
+    fn decode(&mut self, input: &[u8], last: bool) -> Decoded {
+        let (mut at, mut lines) = (0, 0);
+        let stop = loop {
+            if at == input.len() {
+                break Stop::Input;
+            }
+            if self.rows >= BATCH_ROWS || self.bytes + at >= BATCH_BYTES {
+                break Stop::Full;
+            }
+            let rest = &input[at..];
+            // Empty lines and comments are no records.
+            let blank = if rest.starts_with(b"\n") {
+                Some(1)
+            } else if rest.starts_with(b"\r\n") {
+                Some(2)
+            } else if rest[0] == b'#' && self.options.comments {
+                match memchr::memchr(b'\n', rest) {
+                    Some(end) => Some(end + 1),
+                    None if last => Some(rest.len()),
+                    None => break Stop::Input,
+                }
+            } else {
+                None
+            };
+            if let Some(length) = blank {
+                lines += line_ends(&rest[..length]);
+                at += length;
+                continue;
+            }
+            let is_header = self.header;
+            let (length, problem) = match self.split(rest, last) {
+                Split::Part => break Stop::Input,
+                Split::Broken(length, reason) => (length, Err((None, reason.to_string()))),
+                Split::Record(length) if std::mem::take(&mut self.header) => {
+                    (length, self.check_header().map_err(|reason| (None, reason)))
+                }
+                Split::Record(length) => {
+                    let rows = self.rows;
+                    let result = self.append();
+                    match result {
+                        Ok(()) => self.rows += 1,
+                        Err(_) => self.columns.iter_mut().for_each(|column| column.truncate(rows)),
+                    }
+                    (length, result)
+                }
+            };
+            let record = &rest[..length];
+            let start = at;
+            let line = lines;
+            at += length;
+            lines += line_ends(record);
+            if let Err((column, reason)) = problem {
+                let error = DecodeError::new(start, line, column, reason, record);
+                break Stop::Bad(DecodeError { fatal: is_header, ..error });
+            }
+        };
+        self.bytes += at;
+        Decoded { consumed: at, lines, stop }
+    }
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn take(&mut self) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let columns = self.columns.iter_mut().map(Column::finish).collect::<Result<Vec<_>>>()?;
+        self.rows = 0;
+        self.bytes = 0;
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).internal(|| "decoded rows".into())
+    }
+
+    fn on_error(&self) -> OnError {
+        self.options.on_error
+    }
+}

@@ -1,0 +1,221 @@
+//! A task that reads from other tasks: merge watermarks, align barriers, run the tree.
+
+use super::node::Node;
+use super::source::snapshot_into;
+use super::{Clock, Control, Events, Exit, TaskEvent};
+use crate::barrier::{Alignment, Step};
+use crate::exchange::{Gate, Received};
+use crate::frame::Frame;
+use crate::time::{Change, Merge};
+use ef_proto::ids::{Epoch, SubtaskId};
+use std::time::Duration;
+
+/// How often the processing clock is looked at when nothing comes.
+const CLOCK: Duration = Duration::from_millis(10);
+
+pub struct GatedTask {
+    pub root: Node,
+    pub gate: Gate<Control>,
+    /// The root's input that each channel feeds.
+    pub inputs: Vec<usize>,
+    pub clock: Clock,
+    pub events: Events,
+}
+
+impl GatedTask {
+    /// Runs until cancelled; after the end of its inputs it stays for the checkpoints that follow.
+    pub fn run(mut self) -> Exit {
+        let channels = self.inputs.len();
+        let mut alignment = Alignment::new(channels);
+        let mut merge = Merge::new(channels);
+        let mut answered = Answered::default();
+        let mut clocked_at = (self.clock)();
+        loop {
+            let received = self.gate.receive(&|channel| alignment.is_blocked(channel), CLOCK);
+            let now_ms = (self.clock)();
+            let step = match received {
+                Received::Control(Control::Cancel) => return Exit::Cancelled,
+                Received::Control(Control::Abort(epoch)) => {
+                    alignment.on_abort(epoch);
+                    answered.aborted(epoch);
+                    self.control(&Control::Abort(epoch))
+                }
+                Received::Control(Control::Trigger(epoch)) => {
+                    answered.triggered = epoch;
+                    Ok(())
+                }
+                Received::Control(message) => self.control(&message),
+                Received::Timeout => Ok(()),
+                Received::Frame(channel, frame) => {
+                    self.frame(channel, frame, now_ms, &mut alignment, &mut merge, &mut answered)
+                }
+            };
+            if let Err(exit) = step.and_then(|()| self.tick(now_ms, &mut clocked_at)) {
+                return exit;
+            }
+            if alignment.all_ended() {
+                break;
+            }
+        }
+        finish(&mut self.root, &self.gate, answered, &self.clock, &self.events)
+    }
+
+    fn control(&mut self, message: &Control) -> Result<(), Exit> {
+        let events = &self.events;
+        self.root.visit(&mut |node| control(node, message, events))
+    }
+
+    fn frame(
+        &mut self,
+        channel: usize,
+        frame: Frame,
+        now_ms: i64,
+        alignment: &mut Alignment,
+        merge: &mut Merge,
+        answered: &mut Answered,
+    ) -> Result<(), Exit> {
+        let change = match frame {
+            Frame::Data(batch) => return self.root.on_batch(self.inputs[channel], batch, now_ms),
+            Frame::Watermark(watermark) => merge.advance(channel, watermark),
+            Frame::Idle => merge.idle(channel),
+            Frame::Barrier(barrier) => {
+                let step = alignment.on_barrier(channel, barrier.epoch);
+                return self.aligned(step, now_ms, answered);
+            }
+            Frame::End => {
+                let step = alignment.on_end(channel);
+                self.aligned(step, now_ms, answered)?;
+                if alignment.all_ended() {
+                    // The end of time came as a watermark before, unless the job was stopped: then windows stay open.
+                    return Ok(());
+                }
+                merge.close(channel)
+            }
+        };
+        match change {
+            Change::None => Ok(()),
+            Change::Advanced(watermark) => self.root.on_watermark(watermark, now_ms),
+            Change::Idle => self.root.on_idle(),
+        }
+    }
+
+    fn aligned(&mut self, step: Step, now_ms: i64, answered: &mut Answered) -> Result<(), Exit> {
+        let Step::Snapshot(epoch) = step else { return Ok(()) };
+        let mut nodes = Vec::new();
+        self.root.on_barrier(epoch, now_ms, &mut nodes)?;
+        answered.snapshotted = epoch;
+        send(&self.events, TaskEvent::Snapshot { epoch, nodes })
+    }
+
+    fn tick(&mut self, now_ms: i64, clocked_at: &mut i64) -> Result<(), Exit> {
+        if now_ms - *clocked_at < CLOCK.as_millis() as i64 {
+            return Ok(());
+        }
+        *clocked_at = now_ms;
+        self.root.visit(&mut |node| node.on_clock(now_ms))
+    }
+}
+
+/// Which checkpoint a task was told of last, and which it answered last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answered {
+    pub triggered: Epoch,
+    pub snapshotted: Epoch,
+}
+
+impl Answered {
+    pub(super) fn aborted(&mut self, epoch: Epoch) {
+        self.snapshotted = self.snapshotted.max(epoch);
+    }
+}
+
+/// Err only when the agent is gone, which means that the process is going down.
+pub(super) fn send(events: &Events, event: TaskEvent) -> Result<(), Exit> {
+    events.blocking_send(event).map_err(|_| Exit::Cancelled)
+}
+
+/// What an operator does about a message that concerns it. The task walks its tree.
+pub(super) fn control(node: &mut Node, message: &Control, events: &Events) -> Result<(), Exit> {
+    match message {
+        Control::Complete(epoch) => {
+            if node.complete(*epoch)? {
+                send(events, TaskEvent::Committed { epoch: *epoch, subtask: node.subtask })?;
+            }
+        }
+        Control::Abort(epoch) => node.abort(*epoch),
+        Control::Uploaded { subtask, sequence, files } if node.subtask == *subtask => {
+            node.uploaded(*sequence, files.clone());
+        }
+        // Named, so that a new message is not forgotten here: these concern the task, not its operators.
+        Control::Uploaded { .. } | Control::Trigger(_) | Control::Stop | Control::Cancel => {}
+    }
+    Ok(())
+}
+
+/// After the last input: flush, tell the agent, and answer for checkpoints until cancelled. No barrier will come any
+/// more, so a trigger is answered directly; whoever is below has had our `End`.
+pub(super) fn finish(
+    root: &mut Node,
+    gate: &Gate<Control>,
+    answered: Answered,
+    clock: &Clock,
+    events: &Events,
+) -> Exit {
+    let ended = |root: &mut Node| -> Result<(), Exit> {
+        root.on_end(clock())?;
+        let mut subtasks: Vec<SubtaskId> = Vec::new();
+        root.visit(&mut |node| {
+            subtasks.push(node.subtask);
+            Ok(())
+        })?;
+        send(events, TaskEvent::Ended { subtasks })
+    };
+    if let Err(exit) = ended(root) {
+        return exit;
+    }
+    linger(gate, answered, &mut |act| match act {
+        Linger::Control(message) => root.visit(&mut |node| control(node, &message, events)),
+        Linger::Snapshot(epoch) => {
+            let mut nodes = Vec::new();
+            root.visit(&mut |node| snapshot_into(node, epoch, &mut nodes))?;
+            send(events, TaskEvent::Snapshot { epoch, nodes })
+        }
+    })
+}
+
+pub(super) enum Linger {
+    Control(Control),
+    Snapshot(Epoch),
+}
+
+/// The loop of a task that has ended.
+pub(super) fn linger(
+    gate: &Gate<Control>,
+    mut answered: Answered,
+    act: &mut dyn FnMut(Linger) -> Result<(), Exit>,
+) -> Exit {
+    loop {
+        if answered.triggered > answered.snapshotted {
+            answered.snapshotted = answered.triggered;
+            if let Err(exit) = act(Linger::Snapshot(answered.triggered)) {
+                return exit;
+            }
+        }
+        let step = match gate.receive(&|_| true, Duration::from_secs(1)) {
+            Received::Control(Control::Cancel) => return Exit::Cancelled,
+            Received::Control(Control::Trigger(epoch)) => {
+                answered.triggered = epoch;
+                Ok(())
+            }
+            Received::Control(Control::Abort(epoch)) => {
+                answered.aborted(epoch);
+                act(Linger::Control(Control::Abort(epoch)))
+            }
+            Received::Control(message) => act(Linger::Control(message)),
+            Received::Timeout | Received::Frame(..) => Ok(()),
+        };
+        if let Err(exit) = step {
+            return exit;
+        }
+    }
+}

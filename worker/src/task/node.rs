@@ -1,0 +1,193 @@
+//! One operator in a task's tree, with its store and its outputs: passes batches, watermarks, barriers and the end
+//! through itself and then to all below it.
+
+use super::outputs::{CLOSED, Outputs};
+use super::{Exit, NodeSnapshot};
+use crate::connector::{CommitPermit, Sink};
+use crate::error::{Code, Error, Result};
+use crate::metrics::OperatorMetrics;
+use crate::operator::{Operator, Scope};
+use crate::state::{Kind, Store};
+use arrow_array::RecordBatch;
+use ef_proto::checkpoint::StateFile;
+use ef_proto::ids::{Epoch, SubtaskId};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+pub enum Body {
+    Operator(Box<dyn Operator>),
+    Sink(Box<dyn Sink>),
+}
+
+pub struct Node {
+    pub subtask: SubtaskId,
+    /// For messages: `WindowAggregate(TUMBLE 5 s by device_id)`.
+    pub name: String,
+    pub body: Body,
+    pub store: Box<dyn Store>,
+    pub outputs: Outputs,
+    /// Bytes of memory that this operator may hold before it spills (Disk) or fails (Memory).
+    pub memory_share: usize,
+    /// Snapshots whose checkpoint is not yet known to be complete: (epoch, the store's sequence).
+    unconfirmed: VecDeque<(Epoch, u64)>,
+}
+
+type Run = std::result::Result<(), Exit>;
+
+impl Node {
+    pub fn new(
+        subtask: SubtaskId,
+        name: String,
+        body: Body,
+        store: Box<dyn Store>,
+        outputs: Outputs,
+        memory_share: usize,
+    ) -> Node {
+        let unconfirmed = VecDeque::new();
+        Node { subtask, name, body, store, outputs, memory_share, unconfirmed }
+    }
+
+    /// Calls the operator, if it is one, with what it may use, and names it in whatever goes wrong.
+    fn call(&mut self, now_ms: i64, f: impl FnOnce(&mut dyn Operator, &mut Scope<'_>) -> Result<()>) -> Run {
+        self.outputs.now_ms = now_ms;
+        if let Body::Operator(operator) = &mut self.body {
+            let mut scope = Scope { out: &mut self.outputs, store: self.store.as_mut(), now_ms };
+            f(operator.as_mut(), &mut scope).map_err(|e| failed(self.subtask, &self.name, e))?;
+        }
+        Ok(())
+    }
+
+    pub fn on_batch(&mut self, input: usize, batch: RecordBatch, now_ms: i64) -> Run {
+        OperatorMetrics::add(&self.outputs.metrics.rows_in, batch.num_rows() as u64);
+        if let Body::Sink(sink) = &mut self.body {
+            sink.write(&batch).map_err(|e| failed(self.subtask, &self.name, e))?;
+            self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
+            return Ok(());
+        }
+        self.call(now_ms, |operator, scope| operator.on_batch(input, batch, scope))?;
+        self.check_memory()
+    }
+
+    pub fn on_watermark(&mut self, watermark: i64, now_ms: i64) -> Run {
+        self.call(now_ms, |operator, scope| operator.on_watermark(watermark, scope))?;
+        self.outputs.metrics.watermark_ms.store(watermark, Ordering::Relaxed);
+        if let Body::Operator(operator) = &self.body {
+            self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+        }
+        self.outputs.watermark(watermark)
+    }
+
+    pub fn on_idle(&mut self) -> Run {
+        self.outputs.idle()
+    }
+
+    /// The clock of this operator alone; the task walks the tree.
+    pub fn on_clock(&mut self, now_ms: i64) -> Run {
+        match &mut self.body {
+            Body::Sink(sink) => sink.on_clock(now_ms).map_err(|e| failed(self.subtask, &self.name, e)),
+            Body::Operator(operator) if operator.clocked() => self.call(now_ms, |operator, scope| operator.on_clock(scope)),
+            Body::Operator(_) => Ok(()),
+        }
+    }
+
+    pub fn on_barrier(&mut self, epoch: Epoch, now_ms: i64, into: &mut Vec<NodeSnapshot>) -> Run {
+        self.call(now_ms, |operator, scope| operator.before_barrier(scope))?;
+        let snapshot = self.snapshot(epoch).map_err(|e| failed(self.subtask, &self.name, e))?;
+        into.push(snapshot);
+        self.outputs.barrier(epoch, into)
+    }
+
+    /// The state of this operator alone.
+    pub fn snapshot(&mut self, epoch: Epoch) -> Result<NodeSnapshot> {
+        let (blob, staged) = match &mut self.body {
+            Body::Sink(sink) => {
+                (sink.prepare(epoch)?, None)
+            }
+            Body::Operator(operator) => {
+                let blob = operator.snapshot(self.store.as_mut())?;
+                self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+                let staged = if operator.keyed() { Some(self.store.snapshot()?) } else { None };
+                (blob, staged)
+            }
+        };
+        if let Some(staged) = &staged {
+            self.unconfirmed.push_back((epoch, staged.sequence));
+        }
+        Ok(NodeSnapshot { subtask: self.subtask, blob, staged })
+    }
+
+    /// `epoch` is recorded. True if this is a sink, which has now published up to it.
+    pub fn complete(&mut self, epoch: Epoch) -> std::result::Result<bool, Exit> {
+        while let Some((e, sequence)) = self.unconfirmed.front().copied() {
+            if e > epoch {
+                break;
+            }
+            self.unconfirmed.pop_front();
+            // An older one that never completed is passed over: its files may not be reused.
+            if e == epoch {
+                self.store.confirm(sequence);
+            }
+        }
+        let Body::Sink(sink) = &mut self.body else { return Ok(false) };
+        sink.commit(&CommitPermit::for_recorded(epoch)).map_err(|e| failed(self.subtask, &self.name, e))?;
+        self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
+        Ok(true)
+    }
+
+    pub fn abort(&mut self, epoch: Epoch) {
+        self.unconfirmed.retain(|(e, _)| *e != epoch);
+    }
+
+    pub fn uploaded(&mut self, sequence: u64, files: Vec<StateFile>) {
+        self.store.uploaded(sequence, files);
+    }
+
+    pub fn on_end(&mut self, now_ms: i64) -> Run {
+        self.call(now_ms, |operator, scope| operator.on_end(scope))?;
+        if let Body::Sink(sink) = &mut self.body {
+            sink.on_clock(now_ms).map_err(|e| failed(self.subtask, &self.name, e))?;
+        }
+        self.outputs.end()
+    }
+
+    /// This node and all fused below it, depth first.
+    pub fn visit(&mut self, each: &mut dyn FnMut(&mut Node) -> Run) -> Run {
+        each(self)?;
+        self.outputs.visit(each)
+    }
+
+    fn check_memory(&mut self) -> Run {
+        let Body::Operator(operator) = &mut self.body else { return Ok(()) };
+        if !operator.keyed() {
+            return Ok(());
+        }
+        let bytes = operator.memory_bytes();
+        self.outputs.metrics.memory_bytes.store(bytes as u64, Ordering::Relaxed);
+        if bytes <= self.memory_share {
+            return Ok(());
+        }
+        let result = match self.store.kind() {
+            Kind::Disk => operator.spill(self.store.as_mut()),
+            Kind::Memory => Err(Error::new(
+                Code::Unavailable,
+                format!(
+                    "its state of {} MB is more than its share of worker.memory ({} MB); SET 'state.backend' = \
+                     'rocksdb' or give the worker more memory",
+                    bytes >> 20,
+                    self.memory_share >> 20
+                ),
+            )),
+        };
+        result.map_err(|e| failed(self.subtask, &self.name, e))
+    }
+}
+
+/// Names the operator in front of the message; a neighbour that left is no failure of ours.
+pub(super) fn failed(subtask: SubtaskId, name: &str, error: Error) -> Exit {
+    if error.message == CLOSED {
+        return Exit::Cancelled;
+    }
+    // An error that comes up from an operator below has been named there.
+    let message = if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
+    Exit::Failed(subtask.operator, Error::new(error.code, message))
+}

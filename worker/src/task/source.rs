@@ -1,0 +1,236 @@
+//! A task that reads from outside: poll, compute columns, stamp watermarks per lane, run the tree below.
+
+use super::gated::{Answered, Linger, linger, send};
+use super::node::{failed, Node};
+use super::outputs::Outputs;
+use super::{Clock, Control, Events, Exit, NodeSnapshot, TaskEvent};
+use crate::connector::{Polled, Source, SourceBatch};
+use crate::error::Result;
+use crate::exchange::{Gate, Received};
+use crate::expr::{CalcProgram, EvalContext};
+use crate::frame::END_OF_TIME;
+use crate::metrics::OperatorMetrics;
+use crate::operator::Emit;
+use super::row_time::RowTime;
+use crate::time::{Change, Merge};
+use ef_proto::ids::{Epoch, SubtaskId};
+use ef_proto::plan::Output;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+pub struct SourceTask {
+    pub subtask: SubtaskId,
+    pub name: String,
+    pub source: Box<dyn Source>,
+    pub project: CalcProgram,
+    /// None: the table has no watermark; event time then ends with the input only.
+    pub watermark: Option<RowTime>,
+    pub idle_timeout_ms: Option<u64>,
+    pub outputs: Outputs,
+    pub gate: Gate<Control>,
+    pub clock: Clock,
+    pub events: Events,
+}
+
+/// The watermarks of a source's lanes.
+#[derive(Default)]
+struct Lanes {
+    merge: Merge,
+    /// For the source: how far each lane is.
+    watermarks: Vec<i64>,
+    /// When each lane last had rows; None when it is closed or idle.
+    active_at: Vec<Option<i64>>,
+}
+
+enum Next {
+    Go,
+    Wait(u64),
+    Ended,
+}
+
+impl SourceTask {
+    pub fn run(mut self) -> Exit {
+        let mut lanes = Lanes::default();
+        let mut answered = Answered::default();
+        let mut clocked_at = (self.clock)();
+        let mut wait = Duration::ZERO;
+        loop {
+            let message = if wait.is_zero() {
+                self.gate.try_control()
+            } else {
+                match self.gate.receive(&|_| true, wait) {
+                    Received::Control(message) => Some(message),
+                    Received::Frame(..) | Received::Timeout => None,
+                }
+            };
+            let now_ms = (self.clock)();
+            self.outputs.now_ms = now_ms;
+            match message {
+                Some(Control::Cancel) => return Exit::Cancelled,
+                Some(Control::Stop) => return self.finish(answered),
+                Some(message) => {
+                    if let Err(exit) = self.control(message, &mut answered) {
+                        return exit;
+                    }
+                    // Read on only when no message is left: a checkpoint must not wait for rows.
+                    wait = Duration::ZERO;
+                    continue;
+                }
+                None => {}
+            }
+            let step = self.step(&mut lanes, now_ms).and_then(|next| {
+                if now_ms - clocked_at >= 10 {
+                    clocked_at = now_ms;
+                    self.quiet_lanes(&mut lanes, now_ms)?;
+                    self.outputs.visit(&mut |node| node.on_clock(now_ms))?;
+                }
+                Ok(next)
+            });
+            match step {
+                Err(exit) => return exit,
+                Ok(Next::Go) => wait = Duration::ZERO,
+                Ok(Next::Wait(ms)) => wait = Duration::from_millis(ms.clamp(1, 10)),
+                Ok(Next::Ended) => {
+                    self.outputs.metrics.watermark_ms.store(END_OF_TIME, Ordering::Relaxed);
+                    if let Err(exit) = self.outputs.watermark(END_OF_TIME) {
+                        return exit;
+                    }
+                    return self.finish(answered);
+                }
+            }
+        }
+    }
+
+    fn fail(&self, error: crate::error::Error) -> Exit {
+        failed(self.subtask, &self.name, error)
+    }
+
+    fn step(&mut self, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<Next, Exit> {
+        let polled = self.source.poll(&lanes.watermarks).map_err(|e| self.fail(e))?;
+        let change = match polled {
+            Polled::Opened(lane) => {
+                lanes.merge.open(lane);
+                lanes.watermarks.resize(lanes.watermarks.len().max(lane + 1), i64::MIN);
+                lanes.active_at.resize(lanes.watermarks.len(), None);
+                lanes.active_at[lane] = Some(now_ms);
+                return Ok(Next::Go);
+            }
+            Polled::Batch(batch) => self.batch(batch, lanes, now_ms)?,
+            Polled::Closed(lane) => {
+                lanes.watermarks[lane] = END_OF_TIME;
+                lanes.active_at[lane] = None;
+                lanes.merge.close(lane)
+            }
+            Polled::Wait(ms) => return Ok(Next::Wait(ms)),
+            Polled::End => return Ok(Next::Ended),
+        };
+        self.pass(change)?;
+        Ok(Next::Go)
+    }
+
+    fn batch(&mut self, batch: SourceBatch, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<Change, Exit> {
+        let metrics = self.outputs.metrics.clone();
+        OperatorMetrics::add(&metrics.bytes, batch.bytes);
+        OperatorMetrics::add(&metrics.rows_in, batch.batch.num_rows() as u64);
+        lanes.active_at[batch.lane] = Some(now_ms);
+        if let Some(errors) = batch.errors {
+            OperatorMetrics::add(&metrics.error_rows, errors.num_rows() as u64);
+            self.outputs.emit_to(Output::Errors, errors).map_err(|e| self.fail(e))?;
+        }
+        let context = EvalContext { now_ms };
+        let reached = match &mut self.watermark {
+            Some(time) => time.max_ms(&batch.batch, &context).map_err(|e| failed(self.subtask, &self.name, e))?,
+            None => None,
+        };
+        let rows = self.project.run(&batch.batch, &context).map_err(|e| failed(self.subtask, &self.name, e))?;
+        if let Some(rows) = rows {
+            self.outputs.emit(rows).map_err(|e| self.fail(e))?;
+        }
+        Ok(match reached {
+            Some(watermark) => {
+                let lane = &mut lanes.watermarks[batch.lane];
+                *lane = watermark.max(*lane);
+                lanes.merge.advance(batch.lane, watermark)
+            }
+            None => Change::None,
+        })
+    }
+
+    /// Lanes without rows for the idle timeout stop holding back the others.
+    fn quiet_lanes(&mut self, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<(), Exit> {
+        let Some(timeout) = self.idle_timeout_ms else { return Ok(()) };
+        for lane in 0..lanes.active_at.len() {
+            if lanes.active_at[lane].is_some_and(|at| now_ms - at >= timeout as i64) {
+                lanes.active_at[lane] = None;
+                let change = lanes.merge.idle(lane);
+                self.pass(change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, change: Change) -> std::result::Result<(), Exit> {
+        match change {
+            Change::None => Ok(()),
+            Change::Advanced(watermark) => {
+                self.outputs.metrics.watermark_ms.store(watermark, Ordering::Relaxed);
+                self.outputs.watermark(watermark)
+            }
+            Change::Idle => self.outputs.idle(),
+        }
+    }
+
+    fn control(&mut self, message: Control, answered: &mut Answered) -> std::result::Result<(), Exit> {
+        if let Control::Trigger(epoch) = message {
+            answered.triggered = epoch;
+            answered.snapshotted = epoch;
+            let mut nodes = vec![self.snapshot().map_err(|e| self.fail(e))?];
+            self.outputs.barrier(epoch, &mut nodes)?;
+            return send(&self.events, TaskEvent::Snapshot { epoch, nodes });
+        }
+        below(&mut self.outputs, &message, &self.events)
+    }
+
+    fn snapshot(&self) -> Result<NodeSnapshot> {
+        Ok(NodeSnapshot { subtask: self.subtask, blob: self.source.position()?, staged: None })
+    }
+
+    fn finish(mut self, answered: Answered) -> Exit {
+        let ended = |task: &mut SourceTask| -> std::result::Result<(), Exit> {
+            task.outputs.end()?;
+            let mut subtasks = vec![task.subtask];
+            task.outputs.visit(&mut |node| {
+                subtasks.push(node.subtask);
+                Ok(())
+            })?;
+            send(&task.events, TaskEvent::Ended { subtasks })
+        };
+        if let Err(exit) = ended(&mut self) {
+            return exit;
+        }
+        let SourceTask { subtask, name, source, mut outputs, gate, events, .. } = self;
+        linger(&gate, answered, &mut |act| match act {
+            Linger::Control(message) => below(&mut outputs, &message, &events),
+            Linger::Snapshot(epoch) => {
+                let blob = source.position().map_err(|e| failed(subtask, &name, e))?;
+                let mut nodes = vec![NodeSnapshot { subtask, blob, staged: None }];
+                outputs.visit(&mut |node| snapshot_into(node, epoch, &mut nodes))?;
+                send(&events, TaskEvent::Snapshot { epoch, nodes })
+            }
+        })
+    }
+}
+
+/// A control message for every operator fused below a source.
+fn below(outputs: &mut Outputs, message: &Control, events: &Events) -> std::result::Result<(), Exit> {
+    outputs.visit(&mut |node| super::gated::control(node, message, events))
+}
+
+pub(super) fn snapshot_into(
+    node: &mut Node,
+    epoch: Epoch,
+    nodes: &mut Vec<NodeSnapshot>,
+) -> std::result::Result<(), Exit> {
+    nodes.push(node.snapshot(epoch).map_err(|e| failed(node.subtask, &node.name, e))?);
+    Ok(())
+}
