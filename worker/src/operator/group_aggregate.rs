@@ -329,10 +329,7 @@ impl Operator for GroupAggregate {
         gone.into_iter().for_each(|group| self.remove(group));
         if self.cold && !self.deleted.is_empty() {
             // Deleted keys must not be found by the next look-up.
-            {
-                let store = &mut *scope.store;
-                self.deleted.drain(..).try_for_each(|key| store.delete(&key))?;
-            }
+            self.deleted.drain(..).try_for_each(|key| scope.store.delete(&key))?;
         }
         self.groups = groups;
         self.touched = touched;

@@ -50,8 +50,8 @@ pub struct SessionAggregate {
     timers: BTreeMap<i64, Vec<u32>>,
     grain: i64,
     watermark: i64,
-    now: Option<i64>,
-    waiting: Vec<RecordBatch>,
+    /// The processing clock, as far as sessions follow it.
+    now: i64,
     arrived: u64,
     late: u64,
     null_time: u64,
@@ -96,8 +96,7 @@ impl SessionAggregate {
             timers: BTreeMap::new(),
             grain: (gap_ms / 32).max(1),
             watermark: i64::MIN,
-            now: None,
-            waiting: Vec::new(),
+            now: i64::MIN,
             arrived: 0,
             late: 0,
             null_time: 0,
@@ -342,11 +341,7 @@ impl SessionAggregate {
 
 impl Operator for SessionAggregate {
     fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
-        if self.processing() && self.now.is_none() {
-            // The first tick of the clock, within milliseconds, says what time these rows have.
-            self.waiting.push(batch);
-            return Ok(());
-        }
+        self.now = self.now.max(scope.now_ms);
         let rows = batch.num_rows();
         if rows == 0 {
             return Ok(());
@@ -364,7 +359,7 @@ impl Operator for SessionAggregate {
         let mut wide = std::mem::take(&mut self.wide);
         let mut pending = Pending { rows: Vec::with_capacity(rows), sessions: Vec::with_capacity(rows) };
         let mut late = Vec::new();
-        let now = self.now.unwrap_or_default();
+        let now = self.now;
         {
             let (times, unit) = match self.plan.time {
                 Time::Processing => (None, 1),
@@ -417,15 +412,11 @@ impl Operator for SessionAggregate {
     }
 
     fn on_clock(&mut self, scope: &mut Scope<'_>) -> Result<()> {
-        let now_ms = scope.now_ms;
         if !self.processing() {
             return Ok(());
         }
-        self.now = Some(now_ms.max(self.now.unwrap_or(i64::MIN)));
-        for batch in std::mem::take(&mut self.waiting) {
-            self.on_batch(0, batch, scope)?;
-        }
-        self.fire_until(now_ms.saturating_sub(1), scope)
+        self.now = self.now.max(scope.now_ms);
+        self.fire_until(self.now.saturating_sub(1), scope)
     }
 
     fn clocked(&self) -> bool {

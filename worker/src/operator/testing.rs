@@ -1,7 +1,7 @@
 //! For the tests of keyed operators: a store over a BTreeMap, a sink that collects rows, random rows, and aggregates
 //! recomputed the naive way.
 
-use super::{Emit, Operator};
+use super::{Emit, Operator, Scope};
 use crate::error::Result;
 use crate::state::{Kind, Staged, Store, Visit};
 use arrow_array::cast::AsArray;
@@ -74,20 +74,14 @@ impl Store for MapStore {
     }
 }
 
-/// Collects what an operator emits.
-pub struct Collect {
+/// What an operator emits.
+#[derive(Default)]
+pub struct Sink {
     pub main: Vec<RecordBatch>,
     pub late: Vec<RecordBatch>,
-    pub store: MapStore,
 }
 
-impl Collect {
-    pub fn new(kind: Kind) -> Collect {
-        Collect { main: Vec::new(), late: Vec::new(), store: MapStore::new(kind) }
-    }
-}
-
-impl Emit for Collect {
+impl Emit for Sink {
     fn emit_to(&mut self, output: Output, batch: RecordBatch) -> Result<()> {
         match output {
             Output::Late => self.late.push(batch),
@@ -95,16 +89,34 @@ impl Emit for Collect {
         }
         Ok(())
     }
+}
 
-    fn store(&mut self) -> Option<&mut dyn Store> {
-        Some(&mut self.store)
+/// Everything around an operator: its outputs, its store, its clock.
+pub struct World {
+    pub sink: Sink,
+    pub store: MapStore,
+    pub now_ms: i64,
+}
+
+impl World {
+    pub fn new(kind: Kind) -> World {
+        World { sink: Sink::default(), store: MapStore::new(kind), now_ms: 0 }
+    }
+
+    pub fn scope(&mut self) -> Scope<'_> {
+        Scope { out: &mut self.sink, store: &mut self.store, now_ms: self.now_ms }
+    }
+
+    pub fn at(&mut self, now_ms: i64) -> Scope<'_> {
+        self.now_ms = now_ms;
+        self.scope()
     }
 }
 
 /// Takes a checkpoint of the operator and restores it into `fresh`, as a crash right after it would.
-pub fn restart(old: &mut dyn Operator, fresh: &mut dyn Operator, out: &mut Collect) {
-    let blob = old.snapshot(&mut out.store).unwrap();
-    fresh.restore(&mut out.store, &[blob]).unwrap();
+pub fn restart(old: &mut dyn Operator, fresh: &mut dyn Operator, world: &mut World) {
+    let blob = old.snapshot(&mut world.store).unwrap();
+    fresh.restore(&mut world.store, &[blob]).unwrap();
 }
 
 #[derive(Clone, Debug, PartialEq, PartialOrd)]

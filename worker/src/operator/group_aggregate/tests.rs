@@ -18,7 +18,7 @@ fn history(seed: u64, keys: &[usize], kind: Kind, retracting: bool, distinct: bo
     let schema = if retracting { input().with_op() } else { input() };
     let make = || GroupAggregate::new(&plan, &schema, &output(keys, &aggregates, &[]).with_op(), 16).unwrap();
     let mut operator = make();
-    let mut out = Collect::new(kind);
+    let mut out = World::new(kind);
     operator.restore(&mut out.store, &[]).unwrap();
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut shown: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -38,9 +38,9 @@ fn history(seed: u64, keys: &[usize], kind: Kind, retracting: bool, distinct: bo
                 batch.push(row);
             }
         }
-        operator.on_batch(0, batch_of(&batch), &mut out).unwrap();
+        operator.on_batch(0, batch_of(&batch), &mut out.scope()).unwrap();
         let mut seen: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        for mut change in rows_of(&std::mem::take(&mut out.main)) {
+        for mut change in rows_of(&std::mem::take(&mut out.sink.main)) {
             let Some(Value::Int(op)) = change.pop() else { panic!("no _op") };
             let key = format!("{:?}", &change[..keys.len()]);
             seen.entry(key.clone()).or_default().push(op);
@@ -90,17 +90,17 @@ fn state_expires_by_the_clock() {
     let plan = plan::GroupAggregate { keys: vec![0], aggregates: count.clone(), retracting: false, ttl_ms: Some(1000) };
     for kind in [Kind::Memory, Kind::Disk] {
         let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
-        let mut out = Collect::new(kind);
+        let mut out = World::new(kind);
         operator.restore(&mut out.store, &[]).unwrap();
         let row = vec![Value::Int(1), Value::Null, Value::Null, Value::Null, Value::Null, Value::Null, Value::Null, Value::Null];
-        operator.on_clock(10_000, &mut out).unwrap();
-        operator.on_batch(0, batch_of(std::slice::from_ref(&row)), &mut out).unwrap();
+        operator.on_clock(&mut out.at(10_000)).unwrap();
+        operator.on_batch(0, batch_of(std::slice::from_ref(&row)), &mut out.scope()).unwrap();
         if kind == Kind::Disk {
             operator.spill(&mut out.store).unwrap();
         }
-        operator.on_clock(12_000, &mut out).unwrap();
-        operator.on_batch(0, batch_of(&[row]), &mut out).unwrap();
+        operator.on_clock(&mut out.at(12_000)).unwrap();
+        operator.on_batch(0, batch_of(&[row]), &mut out.scope()).unwrap();
         let insert = [1, 1, 0].map(Value::Int).to_vec();
-        assert_eq!(rows_of(&out.main), [insert.clone(), insert], "an expired key starts again, without a -D");
+        assert_eq!(rows_of(&out.sink.main), [insert.clone(), insert], "an expired key starts again, without a -D");
     }
 }

@@ -47,7 +47,7 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
     };
     let make = || SessionAggregate::new(&plan, &input(), &output(keys, &aggregates, &BOUNDS), 16).unwrap();
     let mut operator = make();
-    let mut out = Collect::new(kind);
+    let mut out = World::new(kind);
     operator.restore(&mut out.store, &[]).unwrap();
     let mut open: BTreeMap<String, Vec<(Vec<Value>, i64)>> = BTreeMap::new();
     let mut expected: Vec<Vec<Value>> = Vec::new();
@@ -73,7 +73,7 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
                 *mine = with;
             }
         }
-        operator.on_batch(0, batch_of(&rows), &mut out).unwrap();
+        operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
         match rng.random_range(0..4) {
             _ if step == 40 => watermark = END_OF_TIME,
             0 => watermark = watermark.max(now - rng.random_range(0..25)),
@@ -86,7 +86,7 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
             }
             _ => continue,
         }
-        operator.on_watermark(watermark, &mut out).unwrap();
+        operator.on_watermark(watermark, &mut out.scope()).unwrap();
         for mine in open.values_mut() {
             let (mut kept, all) = (Vec::new(), runs(mine));
             for run in all {
@@ -114,9 +114,9 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
     assert!(operator.keys.is_empty(), "keys without sessions are forgotten");
     operator.snapshot(&mut out.store).unwrap();
     assert!(kind == Kind::Memory || out.store.map.is_empty());
-    let late_rows: usize = out.late.iter().map(RecordBatch::num_rows).sum();
+    let late_rows: usize = out.sink.late.iter().map(RecordBatch::num_rows).sum();
     assert_eq!(late_rows as u64, late);
-    late == late_expected && same_rows(&sorted(rows_of(&out.main)), &sorted(expected))
+    late == late_expected && same_rows(&sorted(rows_of(&out.sink.main)), &sorted(expected))
 }
 
 #[test]

@@ -43,10 +43,8 @@ pub struct WindowAggregate {
     merged: Pane,
     /// Windows that end before or at this have fired.
     progress: i64,
-    /// The processing clock; None until the first tick.
-    now: Option<i64>,
-    /// Batches that came before the first tick of a processing-time window.
-    waiting: Vec<RecordBatch>,
+    /// The processing clock, as far as windows follow it.
+    now: i64,
     /// Rows so far: the number of the next one by arrival.
     arrived: u64,
     late: u64,
@@ -90,8 +88,7 @@ impl WindowAggregate {
             spare: Vec::new(),
             merged,
             progress: i64::MIN,
-            now: None,
-            waiting: Vec::new(),
+            now: i64::MIN,
             arrived: 0,
             late: 0,
             null_time: 0,
@@ -107,6 +104,13 @@ impl WindowAggregate {
 
     fn processing(&self) -> bool {
         self.plan.time == Time::Processing
+    }
+
+    /// The clock may be set back; windows do not reopen.
+    fn tick(&mut self, now_ms: i64) {
+        if self.processing() {
+            self.now = self.now.max(now_ms).max(self.progress.saturating_add(1));
+        }
     }
 
     /// End of the last window that the slice belongs to.
@@ -181,7 +185,7 @@ impl WindowAggregate {
             }
             (_, _, Time::Processing) => {
                 let slicer = self.slicer.expect("sliced windows");
-                let end = slicer.slice_end(self.now.unwrap_or_default());
+                let end = slicer.slice_end(self.now);
                 for row in 0..rows {
                     place(self, row, (end, slicer.slice_start(end)), 1);
                 }
@@ -443,11 +447,7 @@ impl WindowAggregate {
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
-        if self.processing() && self.plan.phase != Phase::Global && self.slicer.is_some() && self.now.is_none() {
-            // Which window this is, the first tick of the clock will say; it comes within milliseconds.
-            self.waiting.push(batch);
-            return Ok(());
-        }
+        self.tick(scope.now_ms);
         let late = self.assign(&batch)?;
         if !late.is_empty() && self.plan.late_output {
             let rows = UInt32Array::from(late);
@@ -470,7 +470,7 @@ impl Operator for WindowAggregate {
             (_, false) => self.fire_until(watermark, scope),
             // The clock decides, but a bounded input gets its last windows.
             (_, true) if watermark == END_OF_TIME => {
-                    self.on_clock(scope)?;
+                self.on_clock(scope)?;
                 self.fire_until(END_OF_TIME, scope)
             }
             (_, true) => Ok(()),
@@ -478,18 +478,13 @@ impl Operator for WindowAggregate {
     }
 
     fn on_clock(&mut self, scope: &mut Scope<'_>) -> Result<()> {
-        let now_ms = scope.now_ms;
         if !self.processing() {
             return Ok(());
         }
-        // The clock may be set back; windows do not reopen.
-        self.now = Some(now_ms.max(self.now.unwrap_or(i64::MIN)).max(self.progress.saturating_add(1)));
-        for batch in std::mem::take(&mut self.waiting) {
-            self.on_batch(0, batch, scope)?;
-        }
+        self.tick(scope.now_ms);
         match self.plan.phase {
-            Phase::Local => self.flush(now_ms.saturating_sub(1), scope),
-            _ => self.fire_until(now_ms.saturating_sub(1), scope),
+            Phase::Local => self.flush(scope.now_ms.saturating_sub(1), scope),
+            _ => self.fire_until(scope.now_ms.saturating_sub(1), scope),
         }
     }
 
@@ -499,9 +494,6 @@ impl Operator for WindowAggregate {
 
     fn before_barrier(&mut self, scope: &mut Scope<'_>) -> Result<()> {
         if self.plan.phase == Phase::Local {
-            if self.processing() && !self.waiting.is_empty() {
-                self.on_clock(scope)?;
-            }
             self.flush(END_OF_TIME, scope)?;
         }
         Ok(())

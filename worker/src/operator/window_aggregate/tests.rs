@@ -114,9 +114,9 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
     let global_input = if two_phase { partial.clone() } else { input() };
     let make = || WindowAggregate::new(&plan(window, &global_keys, phase, &aggregates), &global_input, &result, 16).unwrap();
     let mut local = WindowAggregate::new(&plan(window, keys, Phase::Local, &aggregates), &input(), &partial, 16).unwrap();
-    let mut between = Collect::new(Kind::Memory);
+    let mut between = World::new(Kind::Memory);
     let mut operator = make();
-    let mut out = Collect::new(kind);
+    let mut out = World::new(kind);
     operator.restore(&mut out.store, &[]).unwrap();
     let mut oracle = Oracle {
         window: window.clone(),
@@ -144,29 +144,29 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
         rows.iter().for_each(|row| oracle.row(row));
         let batch = batch_of(&rows);
         if two_phase {
-            local.on_batch(0, batch, &mut between).unwrap();
+            local.on_batch(0, batch, &mut between.scope()).unwrap();
         } else {
-            operator.on_batch(0, batch, &mut out).unwrap();
+            operator.on_batch(0, batch, &mut out.scope()).unwrap();
         }
         match rng.random_range(0..6) {
             0 | 1 => {
                 watermark = watermark.max(now - rng.random_range(0..20));
                 // The late rule is the global side's: what local still holds must be there before.
                 if two_phase {
-                    local.before_barrier(&mut between).unwrap();
-                    for batch in between.main.drain(..) {
-                        operator.on_batch(0, batch, &mut out).unwrap();
+                    local.before_barrier(&mut between.scope()).unwrap();
+                    for batch in std::mem::take(&mut between.sink.main) {
+                        operator.on_batch(0, batch, &mut out.scope()).unwrap();
                     }
-                    local.on_watermark(watermark, &mut between).unwrap();
+                    local.on_watermark(watermark, &mut between.scope()).unwrap();
                 }
-                operator.on_watermark(watermark, &mut out).unwrap();
+                operator.on_watermark(watermark, &mut out.scope()).unwrap();
                 oracle.watermark(watermark);
             }
             2 => {
                 if two_phase {
-                    local.before_barrier(&mut between).unwrap();
-                    for batch in between.main.drain(..) {
-                        operator.on_batch(0, batch, &mut out).unwrap();
+                    local.before_barrier(&mut between.scope()).unwrap();
+                    for batch in std::mem::take(&mut between.sink.main) {
+                        operator.on_batch(0, batch, &mut out.scope()).unwrap();
                     }
                 }
                 late += operator.late_rows();
@@ -180,19 +180,19 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
         }
     }
     if two_phase {
-        local.on_watermark(END_OF_TIME, &mut between).unwrap();
-        for batch in between.main.drain(..) {
-            operator.on_batch(0, batch, &mut out).unwrap();
+        local.on_watermark(END_OF_TIME, &mut between.scope()).unwrap();
+        for batch in std::mem::take(&mut between.sink.main) {
+            operator.on_batch(0, batch, &mut out.scope()).unwrap();
         }
     }
-    operator.on_watermark(END_OF_TIME, &mut out).unwrap();
+    operator.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
     oracle.watermark(END_OF_TIME);
     late += operator.late_rows();
-    let got = rows_of(&out.main);
+    let got = rows_of(&out.sink.main);
     let ends: Vec<i64> = got.iter().map(|row| if let Value::Int(end) = row[row.len() - 2] { end } else { 0 }).collect();
     assert!(ends.is_sorted(), "windows must leave in order of their ends");
     if !two_phase {
-        let late_rows: usize = out.late.iter().map(RecordBatch::num_rows).sum();
+        let late_rows: usize = out.sink.late.iter().map(RecordBatch::num_rows).sum();
         assert_eq!(late_rows as u64, late, "every late row goes to the late output");
     }
     assert!(operator.panes.is_empty() && (kind == Kind::Memory || out.store.map.is_empty()), "fired windows leave nothing behind");
@@ -239,21 +239,21 @@ fn late_row_within_open_window_is_counted_once() {
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let mut operator =
         WindowAggregate::new(&plan(&window, &[0], Phase::Single, &count), &input(), &output(&[0], &count, &BOUNDS), 16).unwrap();
-    let mut out = Collect::new(Kind::Memory);
+    let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
     let mut row = |time: i64| {
         let mut row = random_row(&mut rng, time);
         row[0] = Value::Int(1);
         row
     };
-    operator.on_batch(0, batch_of(&[row(6)]), &mut out).unwrap();
-    operator.on_watermark(9, &mut out).unwrap();
-    assert_eq!(rows_of(&out.main).len(), 1, "[0, 10) fires at its last millisecond");
-    operator.on_batch(0, batch_of(&[row(7), row(4)]), &mut out).unwrap();
+    operator.on_batch(0, batch_of(&[row(6)]), &mut out.scope()).unwrap();
+    operator.on_watermark(9, &mut out.scope()).unwrap();
+    assert_eq!(rows_of(&out.sink.main).len(), 1, "[0, 10) fires at its last millisecond");
+    operator.on_batch(0, batch_of(&[row(7), row(4)]), &mut out.scope()).unwrap();
     assert_eq!(operator.late_rows(), 1, "4 is only in windows that have fired");
-    operator.on_watermark(14, &mut out).unwrap();
+    operator.on_watermark(14, &mut out.scope()).unwrap();
     let expected = [Value::Int(1), Value::Int(2), Value::Int(5), Value::Int(15), Value::Int(14)];
-    assert_eq!(rows_of(&out.main)[1], expected, "7 still counts for [5, 15), and not again for [0, 10)");
+    assert_eq!(rows_of(&out.sink.main)[1], expected, "7 still counts for [5, 15), and not again for [0, 10)");
 }
 
 #[test]
@@ -265,21 +265,21 @@ fn attached_windows_fire_at_their_end_and_not_again() {
     let make = || WindowAggregate::new(&attached, &schema, &output(&[], &count, &BOUNDS), 16).unwrap();
     for kind in [Kind::Memory, Kind::Disk] {
         let mut operator = make();
-        let mut out = Collect::new(kind);
+        let mut out = World::new(kind);
         operator.restore(&mut out.store, &[]).unwrap();
         let stamps = |times: &[i64]| -> ArrayRef { Arc::new(TimestampMillisecondArray::from(times.to_vec())) };
         let batch = |starts: &[i64], ends: &[i64]| {
             RecordBatch::try_new(schema.to_arrow(), vec![stamps(starts), stamps(ends), stamps(ends)]).unwrap()
         };
-        operator.on_batch(0, batch(&[0, 5, 0, 5], &[10, 10, 10, 15]), &mut out).unwrap();
+        operator.on_batch(0, batch(&[0, 5, 0, 5], &[10, 10, 10, 15]), &mut out.scope()).unwrap();
         let mut fresh = make();
         restart(&mut operator, &mut fresh, &mut out);
-        fresh.on_watermark(9, &mut out).unwrap();
-        fresh.on_batch(0, batch(&[0], &[10]), &mut out).unwrap();
+        fresh.on_watermark(9, &mut out.scope()).unwrap();
+        fresh.on_batch(0, batch(&[0], &[10]), &mut out.scope()).unwrap();
         assert_eq!(fresh.late_rows(), 1);
-        fresh.on_watermark(END_OF_TIME, &mut out).unwrap();
+        fresh.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
         let row = |n: i64, start: i64, end: i64| [n, start, end, end - 1].map(Value::Int).to_vec();
-        assert_eq!(rows_of(&out.main), [row(2, 0, 10), row(1, 5, 10), row(1, 5, 15)]);
+        assert_eq!(rows_of(&out.sink.main), [row(2, 0, 10), row(1, 5, 10), row(1, 5, 15)]);
     }
 }
 
@@ -289,16 +289,16 @@ fn processing_time_windows_follow_the_clock() {
     let mut plan = plan(&Window::Tumble { size_ms: 10, offset_ms: 0 }, &[], Phase::Single, &count);
     plan.time = Time::Processing;
     let mut operator = WindowAggregate::new(&plan, &input(), &output(&[], &count, &BOUNDS), 16).unwrap();
-    let mut out = Collect::new(Kind::Memory);
+    let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
-    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out).unwrap();
-    operator.on_clock(1004, &mut out).unwrap();
-    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out).unwrap();
-    operator.on_clock(1009, &mut out).unwrap();
-    assert!(out.main.is_empty());
-    operator.on_clock(1010, &mut out).unwrap();
-    assert_eq!(rows_of(&out.main), [[2, 1000, 1010, 1009].map(Value::Int).to_vec()]);
-    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out).unwrap();
-    operator.on_watermark(END_OF_TIME, &mut out).unwrap();
-    assert_eq!(rows_of(&out.main)[1], [1, 1010, 1020, 1019].map(Value::Int).to_vec());
+    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out.at(1001)).unwrap();
+    operator.on_clock(&mut out.at(1004)).unwrap();
+    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out.scope()).unwrap();
+    operator.on_clock(&mut out.at(1009)).unwrap();
+    assert!(out.sink.main.is_empty());
+    operator.on_clock(&mut out.at(1010)).unwrap();
+    assert_eq!(rows_of(&out.sink.main), [[2, 1000, 1010, 1009].map(Value::Int).to_vec()]);
+    operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out.scope()).unwrap();
+    operator.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
+    assert_eq!(rows_of(&out.sink.main)[1], [1, 1010, 1020, 1019].map(Value::Int).to_vec());
 }
