@@ -2,7 +2,8 @@
 //!
 //! Of every 50 events 1 is a person, 3 are auctions, 46 are bids. Half of the bids go to a hot auction, three quarters
 //! come from a hot bidder, three quarters of the auctions from a hot seller; prices are log-uniform from 100 to
-//! 100,000,000. Event n follows from the seed and n alone. Expected cost: some 30 ns an event for the columns of q0.
+//! 100,000,000. Event n follows from the seed and n alone. Measured on a busy machine: 64 ns an event for the nested
+//! columns of q0, 24 ns for those of q5.
 
 use super::generate::{Clock, Generator, Rows, below, random, unit};
 use super::{Place, Source};
@@ -245,7 +246,11 @@ impl Model {
 
     #[inline(always)]
     fn time(&self, event: u64) -> i64 {
-        let offset = (event as u128 * 1000 / self.rate as u128) as i64;
+        // Division of 128 bits costs as much as all the rest of a row.
+        let offset = match event.checked_mul(1000) {
+            Some(millis) => (millis / self.rate) as i64,
+            None => (event as u128 * 1000 / self.rate as u128) as i64,
+        };
         let late = if self.disorder_ms == 0 { 0 } else { below(random(self.seed ^ 99, event), self.disorder_ms + 1) };
         self.base_time_ms + offset - late as i64
     }
