@@ -663,7 +663,7 @@ fn doubles(ty: &DataType, values: impl Iterator<Item = Option<f64>>) -> Result<A
             let unit = 10f64.powi(i32::from(*scale));
             wide(ty, values.map(|v| Ok(v.map(|v| (v * unit).round() as i128))))
         }
-        _ => wrapped(ty, values.map(|v| v.map(|v| v as i64))),
+        _ => wrapped(ty, values.map(|v| v.map(|v| v as i64)).collect::<Vec<_>>().into_iter()),
     }
 }
 

@@ -31,7 +31,6 @@ const fn flip(bits: i64) -> i64 {
 pub trait Lane: Ord + Clone + Default + Send + 'static {
     type View<'a>: Copy + Ord;
 
-    fn view(&self) -> Self::View<'_>;
     fn own(view: Self::View<'_>) -> Self;
     /// Calls `each` for the rows of `column`, NULL or not: the caller's mask says which count.
     fn read(column: &ArrayRef, each: impl FnMut(usize, Self::View<'_>)) -> Result<()>;
@@ -48,11 +47,6 @@ pub trait Lane: Ord + Clone + Default + Send + 'static {
 
 impl Lane for i64 {
     type View<'a> = i64;
-
-    #[inline(always)]
-    fn view(&self) -> i64 {
-        *self
-    }
 
     #[inline(always)]
     fn own(view: i64) -> i64 {
@@ -111,11 +105,6 @@ impl Lane for i128 {
     type View<'a> = i128;
 
     #[inline(always)]
-    fn view(&self) -> i128 {
-        *self
-    }
-
-    #[inline(always)]
     fn own(view: i128) -> i128 {
         view
     }
@@ -149,10 +138,6 @@ impl Lane for i128 {
 
 impl Lane for Box<[u8]> {
     type View<'a> = &'a [u8];
-
-    fn view(&self) -> &[u8] {
-        self
-    }
 
     fn own(view: &[u8]) -> Box<[u8]> {
         view.into()

@@ -68,11 +68,6 @@ impl Slicer {
     pub fn window_start(&self, end: i64) -> i64 {
         if self.cumulate { self.floor(end - 1, self.size) } else { end - self.size }
     }
-
-    /// A window is one slice: nothing to merge.
-    pub fn unshared(&self) -> bool {
-        self.slice == self.size && self.step >= self.size
-    }
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
