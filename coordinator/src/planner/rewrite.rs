@@ -288,14 +288,21 @@ impl Rewriter {
                 }
                 Ok(())
             }
-            TableFactor::Table { name, args: Some(_), .. } => {
-                let name = name.to_string();
-                let known = TABLE_FUNCTIONS.iter().any(|known| name.eq_ignore_ascii_case(known));
-                let hint = if known { format!("accepted: FROM TABLE({name}(…))") } else { String::new() };
-                Err(PlannerError::new(format!("`{name}(…)` in FROM"), span(at)).hint(match known {
-                    true => hint,
-                    false => format!("accepted: FROM TABLE(f(…)) with f one of {}", TABLE_FUNCTIONS.join(", ")),
-                }))
+            TableFactor::Table { name, args: Some(args), alias, .. } => {
+                if !TABLE_FUNCTIONS.iter().any(|known| name.to_string().eq_ignore_ascii_case(known)) {
+                    let accepted = format!("accepted: FROM TABLE(f(…)) with f one of {}", TABLE_FUNCTIONS.join(", "));
+                    return Err(PlannerError::new(format!("`{name}(…)` in FROM"), span(at)).hint(accepted));
+                }
+                // `FROM HOP(…)` means `FROM TABLE(HOP(…))`.
+                let function = name.0.last().and_then(ObjectNamePart::as_ident).cloned();
+                let mut expr = call(function.unwrap_or_else(|| Ident::new(name.to_string())), vec![]);
+                if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut expr {
+                    list.args = std::mem::take(&mut args.args);
+                }
+                let call = self.table_call(&expr)?;
+                let alias = alias.take();
+                *factor = self.replace(call, alias);
+                Ok(())
             }
             TableFactor::TableFunction { expr, alias } => {
                 let call = self.table_call(expr)?;

@@ -107,7 +107,7 @@ impl ModelInspector for AnyModel {
 }
 
 fn try_plan(sql: &str, parallelism: u32) -> Result<Plan, PlannerError> {
-    plan(sql, &BTreeMap::new(), PlanOptions { name: "test".into(), parallelism }, &AnyModel)
+    plan(sql, &BTreeMap::new(), PlanOptions { name: "test".into(), parallelism: Some(parallelism) }, &AnyModel)
 }
 
 #[track_caller]
@@ -378,6 +378,6 @@ fn a_late_table_without_a_window_is_an_error() {
 
 #[test]
 fn no_models_are_looked_for_where_none_is_declared() {
-    let options = PlanOptions { name: "test".into(), parallelism: 1 };
+    let options = PlanOptions { name: "test".into(), parallelism: Some(1) };
     assert!(plan(&format!("{SENSOR} SELECT * FROM nab;"), &BTreeMap::new(), options, &NoModels).is_ok());
 }
