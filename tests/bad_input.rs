@@ -7,7 +7,8 @@ use flate2::write::GzEncoder;
 use std::io::Write;
 use std::path::Path;
 
-const SENSOR: &str = "CREATE TABLE sensor (device_id STRING, ts TIMESTAMP(3), v DOUBLE, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
+const SENSOR: &str =
+    "CREATE TABLE sensor (device_id STRING, ts TIMESTAMP(3), v DOUBLE, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
 WITH ('connector' = 'filesystem', 'path' = 'sensor.ndjson', 'format' = 'json');\n";
 
 struct Case {

@@ -66,7 +66,8 @@ fn kill_and_compare(seed: u64, backend: &str, extra: &[&str]) -> Result<usize, S
     let mut hits = 0;
     for _ in 0..KILLS {
         // Long enough to have started, short enough to hit the middle of what is left.
-        let until = Instant::now() + Duration::from_millis(rng.random_range(50..(length.as_millis() as u64 / 2).max(400)));
+        let until =
+            Instant::now() + Duration::from_millis(rng.random_range(50..(length.as_millis() as u64 / 2).max(400)));
         let mut running = start(work, backend, "cut", extra);
         running.until(|| Instant::now() >= until).expect("it runs or ends");
         if running.ended() {
@@ -84,7 +85,11 @@ fn kill_and_compare(seed: u64, backend: &str, extra: &[&str]) -> Result<usize, S
         let found = sorted(&work.join(name));
         if found != expected {
             let first = found.iter().zip(&expected).position(|(a, b)| a != b);
-            return Err(format!("{name}: {} lines, {} expected; first difference at {first:?}", found.len(), expected.len()));
+            return Err(format!(
+                "{name}: {} lines, {} expected; first difference at {first:?}",
+                found.len(),
+                expected.len()
+            ));
         }
     }
     Ok(hits)
@@ -114,6 +119,7 @@ fn output_after_kills_equals_the_uncut_runs() {
 fn publishing_before_completion_is_caught() {
     let seed = seed();
     // A kill between barrier and completion is a matter of luck; a few series of twenty make it certain enough.
-    let caught = (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", &["--test-commit-before-completion"]).is_err());
+    let caught =
+        (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", &["--test-commit-before-completion"]).is_err());
     assert!(caught, "EDGEFLOW_SEED={seed}: the checker did not see rows published twice");
 }

@@ -5,7 +5,7 @@
 mod bad_input;
 mod checkpoints;
 mod exactly_once;
-mod nexmark;
 mod models;
+mod nexmark;
 mod sensor;
 mod tidy;

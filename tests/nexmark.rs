@@ -81,7 +81,9 @@ fn projection_and_filter_keep_exactly_the_matching_bids() {
     let events = auction(11, 20_000);
     let expected: Vec<Row> = bids(&events)
         .filter(|(auction, ..)| auction % 7 == 0)
-        .map(|(auction, _, price, _)| vec![auction.to_string(), format!("{}.{:03}", price * 908 / 1000, price * 908 % 1000)])
+        .map(|(auction, _, price, _)| {
+            vec![auction.to_string(), format!("{}.{:03}", price * 908 / 1000, price * 908 % 1000)]
+        })
         .collect();
     let query = "SELECT auction, 0.908 * price AS euro FROM bid WHERE MOD(auction, 7) = 0";
     check("projection and filter", &events, &["auction", "euro"], query, &expected);
@@ -104,7 +106,9 @@ fn hopping_counts_joined_with_their_maximum_are_the_hot_items() {
     let expected: Vec<Row> = counts
         .iter()
         .filter(|((start, _), n)| top[start] == **n)
-        .map(|((start, auction), n)| vec![auction.to_string(), n.to_string(), timestamp(*start), timestamp(start + 10_000)])
+        .map(|((start, auction), n)| {
+            vec![auction.to_string(), n.to_string(), timestamp(*start), timestamp(start + 10_000)]
+        })
         .collect();
     let query = "
         SELECT c.auction, c.num, c.window_start, c.window_end FROM (
@@ -152,7 +156,8 @@ fn window_join_finds_persons_who_sold_in_the_window_they_came_in() {
          FROM TABLE(TUMBLE(TABLE auction, DESCRIPTOR(ts), INTERVAL '10' SECOND))
          GROUP BY seller, window_start, window_end) AS a
         ON p.id = a.seller AND p.window_start = a.window_start AND p.window_end = a.window_end";
-    let query = |kind: &str| format!("SELECT p.id, p.name, p.window_start AS stime FROM {}", sides.replace("JOINED", kind));
+    let query =
+        |kind: &str| format!("SELECT p.id, p.name, p.window_start AS stime FROM {}", sides.replace("JOINED", kind));
     let columns = ["id", "name", "stime"];
     check("inner window join", &events, &columns, &query("INNER"), &rows(true));
     check("left semi window join", &events, &columns, &query("LEFT SEMI"), &rows(true));

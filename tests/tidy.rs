@@ -18,8 +18,7 @@ const PROTO: &[(&str, &[&str])] = &[
     ("wire", &["ids", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
 ];
 
-const COORDINATOR: &[(&str, &[&str])] =
-    &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
+const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
@@ -33,16 +32,65 @@ const WORKER: &[(&str, &[&str])] = &[
     ("format", &["error", "frame", "keys", "time"]),
     ("model", &["error", "frame"]),
     ("state", &["error", "config", "frame"]),
-    ("operator", &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"]),
-    ("connector", &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"]),
-    ("exchange", &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"]),
-    ("task", &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state", "operator", "connector", "exchange"]),
-    ("agent", &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state", "operator", "connector", "exchange", "task"]),
+    (
+        "operator",
+        &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"],
+    ),
+    (
+        "connector",
+        &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"],
+    ),
+    (
+        "exchange",
+        &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"],
+    ),
+    (
+        "task",
+        &[
+            "error",
+            "config",
+            "metrics",
+            "frame",
+            "keys",
+            "expr",
+            "time",
+            "barrier",
+            "format",
+            "model",
+            "state",
+            "operator",
+            "connector",
+            "exchange",
+        ],
+    ),
+    (
+        "agent",
+        &[
+            "error",
+            "config",
+            "metrics",
+            "frame",
+            "keys",
+            "expr",
+            "time",
+            "barrier",
+            "format",
+            "model",
+            "state",
+            "operator",
+            "connector",
+            "exchange",
+            "task",
+        ],
+    ),
 ];
 
 /// Crates that may not appear in a package's sources at all.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("proto", &["std::fs", "std::net", "std::time::Instant", "SystemTime", "datafusion", "rocksdb", "rdkafka", "tokio"]),
+    (
+        "proto",
+        &["std::fs", "std::net", "std::time::Instant", "SystemTime", "datafusion", "rocksdb", "rdkafka", "tokio"],
+    ),
     ("coordinator", &["ef_worker"]),
     ("worker", &["ef_coordinator", "datafusion_sql", "sqlparser"]),
 ];
@@ -116,7 +164,8 @@ fn packages_keep_away_from_what_they_must_not_know() {
     for (package, words) in FORBIDDEN {
         for file in sources(&root().join(package).join("src")) {
             let text = std::fs::read_to_string(&file).expect("readable");
-            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code: String =
+                text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
             for word in *words {
                 assert!(!code.contains(word), "{} names `{word}`", file.display());
             }

@@ -70,12 +70,7 @@ pub struct Ended {
 }
 
 /// Plans a file; the error is a complete message with line and column.
-pub fn plan(
-    sql: &str,
-    vars: &BTreeMap<String, String>,
-    name: &str,
-    parallelism: Option<u32>,
-) -> Result<Plan, String> {
+pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism: Option<u32>) -> Result<Plan, String> {
     struct Models;
     impl planner::ModelInspector for Models {
         fn inspect(

@@ -34,7 +34,10 @@ pub enum Outcome {
     Finished,
     /// Stopped on request, after this checkpoint (None: it could not be taken, for this reason).
     Stopped(Result<Epoch, String>),
-    Failed { operator: Option<String>, error: Error },
+    Failed {
+        operator: Option<String>,
+        error: Error,
+    },
 }
 
 /// What a person may want to see of a job's checkpoints.

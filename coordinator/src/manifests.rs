@@ -44,9 +44,7 @@ impl Manifests {
         }
         let prefix = ObjectPath::from("jobs").join(job.0.as_str());
         let manifests = match Location::parse(location)? {
-            Location::Memory => {
-                Manifests { job, store: Arc::new(InMemory::new()), prefix, local: None, _lock: None }
-            }
+            Location::Memory => Manifests { job, store: Arc::new(InMemory::new()), prefix, local: None, _lock: None },
             Location::Directory(directory) => {
                 let local = directory.join("jobs").join(&job.0);
                 let failed = |e| unavailable(format!("cannot use the state directory `{}`", directory.display()), e);
@@ -111,7 +109,8 @@ impl Manifests {
     /// The highest epoch that has ever left a trace, failed ones included: new ones start above it.
     pub async fn highest_epoch(&self) -> Result<Option<Epoch>> {
         let completed = self.list().await?.last().copied();
-        let tried = self.names("shared").await?.iter().filter_map(|name| path::state_file_origin(name)).map(|o| o.1).max();
+        let tried =
+            self.names("shared").await?.iter().filter_map(|name| path::state_file_origin(name)).map(|o| o.1).max();
         Ok(completed.max(tried))
     }
 
@@ -164,7 +163,10 @@ impl Manifests {
         let bytes = Bytes::from(bytes);
         if !self.try_create(name, bytes.clone()).await? && self.read(name).await? != bytes {
             let object = self.object(name);
-            return Err(Error::new(Code::Conflict, format!("`{object}` exists already with another content; is another process running this job?")));
+            return Err(Error::new(
+                Code::Conflict,
+                format!("`{object}` exists already with another content; is another process running this job?"),
+            ));
         }
         self.sync(name)
     }
@@ -217,7 +219,9 @@ impl Manifests {
         if enforced {
             return Ok(());
         }
-        Err(Error::invalid(format!("the store `{location}` overwrites objects although told to create them; it is not safe for checkpoints")))
+        Err(Error::invalid(format!(
+            "the store `{location}` overwrites objects although told to create them; it is not safe for checkpoints"
+        )))
     }
 
     /// The store's local implementation does not sync: the file, then its directories up to the state directory's.
@@ -272,8 +276,8 @@ fn lock(path: &Path) -> Result<File> {
 
 fn decode(bytes: &[u8], epoch: Epoch, shown: &str) -> Result<Manifest> {
     let hint = "remove it to go on from an older checkpoint, or restore one by its path";
-    let manifest =
-        Manifest::decode(bytes).map_err(|e| Error::corrupt(format!("manifest `{shown}` is damaged: {}; {hint}", e.message)))?;
+    let manifest = Manifest::decode(bytes)
+        .map_err(|e| Error::corrupt(format!("manifest `{shown}` is damaged: {}; {hint}", e.message)))?;
     if manifest.epoch != epoch {
         let found = manifest.epoch;
         return Err(Error::corrupt(format!("manifest `{shown}` is of epoch {found} instead of {epoch}; {hint}")));

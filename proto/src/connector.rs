@@ -29,7 +29,9 @@ pub enum SourceConnector {
 pub enum SinkConnector {
     Filesystem(FilesystemSink),
     /// Rows to standard output with the table's name before them, Flink's `print`.
-    Print { prefix: Option<String> },
+    Print {
+        prefix: Option<String>,
+    },
     /// The bare final SELECT: a table on a terminal, NDJSON otherwise.
     Stdout,
     Blackhole,

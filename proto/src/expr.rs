@@ -19,18 +19,47 @@ pub enum ExprKind {
     Column(usize),
     Literal(Scalar),
     /// `safe`: a value that cannot be cast becomes NULL (TRY_CAST); otherwise it fails the job.
-    Cast { input: Box<Expr>, safe: bool },
-    Unary { op: UnaryOp, input: Box<Expr> },
-    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr> },
+    Cast {
+        input: Box<Expr>,
+        safe: bool,
+    },
+    Unary {
+        op: UnaryOp,
+        input: Box<Expr>,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
     /// Searched CASE: the first branch whose condition is true, else `otherwise`, else NULL. Branches that a row
     /// does not take are not evaluated for it (a division by zero there must not fail the job).
-    Case { branches: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
-    InList { input: Box<Expr>, list: Vec<Expr>, negated: bool },
-    Like { input: Box<Expr>, pattern: Box<Expr>, escape: Option<char>, negated: bool, case_insensitive: bool },
+    Case {
+        branches: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
+    InList {
+        input: Box<Expr>,
+        list: Vec<Expr>,
+        negated: bool,
+    },
+    Like {
+        input: Box<Expr>,
+        pattern: Box<Expr>,
+        escape: Option<char>,
+        negated: bool,
+        case_insensitive: bool,
+    },
     /// A field of a ROW by position.
-    Field { input: Box<Expr>, index: usize },
+    Field {
+        input: Box<Expr>,
+        index: usize,
+    },
     /// A function by name: one of `function::Builtin`, or else one of DataFusion's library.
-    Call { function: String, args: Vec<Expr> },
+    Call {
+        function: String,
+        args: Vec<Expr>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +113,11 @@ pub enum Scalar {
     Decimal(i128),
     String(String),
     Bytes(Vec<u8>),
-    Interval { months: i32, days: i32, nanos: i64 },
+    Interval {
+        months: i32,
+        days: i32,
+        nanos: i64,
+    },
     /// ROW in field order, ARRAY in order.
     List(Vec<Scalar>),
 }
@@ -217,10 +250,7 @@ impl BinaryOp {
     }
 
     pub const fn is_comparison(self) -> bool {
-        matches!(
-            self,
-            BinaryOp::Eq | BinaryOp::NotEq | BinaryOp::Lt | BinaryOp::LtEq | BinaryOp::Gt | BinaryOp::GtEq
-        )
+        matches!(self, BinaryOp::Eq | BinaryOp::NotEq | BinaryOp::Lt | BinaryOp::LtEq | BinaryOp::Gt | BinaryOp::GtEq)
     }
 }
 

@@ -155,11 +155,17 @@ impl Builtin {
         let expect = |ok: bool, accepted: &str| if ok { Ok(()) } else { Err(accepted.to_string()) };
         let string = |i: usize| matches!(args.get(i), Some(DataType::String | DataType::Null));
         let time = |i: usize| {
-            matches!(args.get(i), Some(DataType::Timestamp(_) | DataType::TimestampLtz(_) | DataType::Date | DataType::Time))
+            matches!(
+                args.get(i),
+                Some(DataType::Timestamp(_) | DataType::TimestampLtz(_) | DataType::Date | DataType::Time)
+            )
         };
         let numeric = |i: usize| args.get(i).is_some_and(|t| t.is_numeric() || *t == DataType::Null);
         let integer = |i: usize| {
-            matches!(args.get(i), Some(DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Null))
+            matches!(
+                args.get(i),
+                Some(DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Null)
+            )
         };
         let n = args.len();
         Ok(match self {

@@ -124,13 +124,29 @@ pub struct Calc {
 /// epoch plus `offset_ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Window {
-    Tumble { size_ms: i64, offset_ms: i64 },
-    Hop { size_ms: i64, slide_ms: i64, offset_ms: i64 },
-    Cumulate { max_ms: i64, step_ms: i64, offset_ms: i64 },
+    Tumble {
+        size_ms: i64,
+        offset_ms: i64,
+    },
+    Hop {
+        size_ms: i64,
+        slide_ms: i64,
+        offset_ms: i64,
+    },
+    Cumulate {
+        max_ms: i64,
+        step_ms: i64,
+        offset_ms: i64,
+    },
     /// Per key (`PARTITION BY`): ends `gap_ms` after the last row.
-    Session { gap_ms: i64 },
+    Session {
+        gap_ms: i64,
+    },
     /// The rows carry their window already: columns of type Timestamp(ms) or TimestampLtz(ms).
-    Attached { start: usize, end: usize },
+    Attached {
+        start: usize,
+        end: usize,
+    },
 }
 
 /// The clock of a window.

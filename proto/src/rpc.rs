@@ -12,11 +12,17 @@ use serde::{Deserialize, Serialize};
 pub enum Command {
     Deploy(Box<Deploy>),
     /// Start the checkpoint `epoch` at the sources.
-    Trigger { epoch: Epoch },
+    Trigger {
+        epoch: Epoch,
+    },
     /// `epoch` is durable and recorded: sinks may publish what they prepared up to it.
-    Complete { epoch: Epoch },
+    Complete {
+        epoch: Epoch,
+    },
     /// `epoch` failed; what was uploaded for it may not be reused.
-    Abort { epoch: Epoch },
+    Abort {
+        epoch: Epoch,
+    },
     /// Sources stop reading and end their streams as if the input had ended here; open windows do not fire.
     Stop,
     /// Tasks end at once, without a checkpoint.

@@ -59,7 +59,10 @@ pub enum DataType {
     Float32,
     Float64,
     /// DECIMAL(p, s), 1 <= p <= 38 (Decimal128).
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     /// CHAR, VARCHAR, STRING (Utf8).
     String,
     /// BINARY, VARBINARY, BYTES (Binary).

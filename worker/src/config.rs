@@ -31,9 +31,9 @@ pub fn backend(config: &BTreeMap<String, String>) -> Result<Backend, Error> {
     match config.get("state.backend").map(String::as_str) {
         None | Some("memory" | "hashmap") => Ok(Backend::Memory),
         Some("rocksdb") if cfg!(feature = "rocksdb") => Ok(Backend::RocksDb),
-        Some("rocksdb") => Err(Error::invalid("'state.backend' = 'rocksdb': this build has no RocksDB; 'memory' is accepted")),
-        Some(other) => {
-            Err(Error::invalid(format!("'state.backend' = '{other}'; 'memory' and 'rocksdb' are accepted")))
+        Some("rocksdb") => {
+            Err(Error::invalid("'state.backend' = 'rocksdb': this build has no RocksDB; 'memory' is accepted"))
         }
+        Some(other) => Err(Error::invalid(format!("'state.backend' = '{other}'; 'memory' and 'rocksdb' are accepted"))),
     }
 }

@@ -38,7 +38,13 @@ pub fn key_groups(hashes: &[u64], max_parallelism: u16, out: &mut Vec<u16>) {
 }
 
 /// Appends the hashes of one column, or folds them into those of the columns before it.
-fn fold_hashes(nulls: Option<&arrow_buffer::NullBuffer>, rows: usize, first: bool, out: &mut Vec<u64>, hash: impl Fn(usize) -> u64) {
+fn fold_hashes(
+    nulls: Option<&arrow_buffer::NullBuffer>,
+    rows: usize,
+    first: bool,
+    out: &mut Vec<u64>,
+    hash: impl Fn(usize) -> u64,
+) {
     match (nulls, first) {
         (None, true) => out.extend((0..rows).map(hash)),
         (None, false) => out.iter_mut().enumerate().for_each(|(i, h)| *h = combine(*h, hash(i))),
@@ -157,7 +163,11 @@ impl Arena {
         let start = u32::try_from(self.bytes.len())
             .ok()
             .filter(|start| start.checked_add(bytes.len() as u32).is_some())
-            .ok_or_else(|| Error::invalid("the keys of one subtask are over 4 GiB: use more parallelism or the rocksdb state backend"))?;
+            .ok_or_else(|| {
+                Error::invalid(
+                    "the keys of one subtask are over 4 GiB: use more parallelism or the rocksdb state backend",
+                )
+            })?;
         self.bytes.extend_from_slice(bytes);
         if self.spans.len() <= group as usize {
             self.spans.resize(group as usize + 1, (0, DEAD));
@@ -222,7 +232,14 @@ impl KeyTable {
                 Keys::Rows { arena: Arena::default(), converter: Arc::new(converter), rows, hashes: Vec::new() }
             }
         };
-        Ok(KeyTable { types: types.to_vec(), index: Index::default(), keys, free: Vec::new(), bound: 0, fresh: Vec::new() })
+        Ok(KeyTable {
+            types: types.to_vec(),
+            index: Index::default(),
+            keys,
+            free: Vec::new(),
+            bound: 0,
+            fresh: Vec::new(),
+        })
     }
 
     /// Keys in the table.
@@ -246,11 +263,18 @@ impl KeyTable {
 
     /// The groups of the keys in `columns` (`rows` of them: all, or the given ones in order), made where they are
     /// new. `hashes` are those of all rows of the columns; `groups` is overwritten.
-    pub fn intern(&mut self, columns: &[ArrayRef], hashes: &[u64], rows: Selection<'_>, groups: &mut Vec<u32>) -> Result<()> {
+    pub fn intern(
+        &mut self,
+        columns: &[ArrayRef],
+        hashes: &[u64],
+        rows: Selection<'_>,
+        groups: &mut Vec<u32>,
+    ) -> Result<()> {
         groups.clear();
         self.fresh.clear();
         let KeyTable { index, keys, free, bound, fresh, .. } = self;
         let empty = *bound == 0;
+        let vacant = *bound == 0 || !free.is_empty();
         let mut allot = |row: usize| {
             let group = free.pop().unwrap_or_else(|| {
                 *bound += 1;
@@ -292,19 +316,20 @@ impl KeyTable {
                     }
                     let value = input[row];
                     let not_null = *null;
-                    let group = match index.find(hashes[row], |group| values[group as usize] == value && group != not_null) {
-                        Some(group) => group,
-                        None => {
-                            let group = allot(row);
-                            if values.len() <= group as usize {
-                                values.push(value);
-                            } else {
-                                values[group as usize] = value;
+                    let group =
+                        match index.find(hashes[row], |group| values[group as usize] == value && group != not_null) {
+                            Some(group) => group,
+                            None => {
+                                let group = allot(row);
+                                if values.len() <= group as usize {
+                                    values.push(value);
+                                } else {
+                                    values[group as usize] = value;
+                                }
+                                index.insert(hashes[row], group);
+                                group
                             }
-                            index.insert(hashes[row], group);
-                            group
-                        }
-                    };
+                        };
                     groups.push(group);
                     Ok(())
                 })?;
@@ -428,7 +453,8 @@ impl KeyTable {
             Keys::None => Ok(Vec::new()),
             Keys::Int { values, null, .. } => {
                 let values = groups.iter().map(|group| values[*group as usize]).collect();
-                let nulls = groups.contains(null).then(|| groups.iter().map(|group| group != null).collect::<Vec<bool>>());
+                let nulls =
+                    groups.contains(null).then(|| groups.iter().map(|group| group != null).collect::<Vec<bool>>());
                 Ok(vec![from_i64(&self.types[0], values, nulls)?])
             }
             Keys::Bytes { arena, null } => {
@@ -606,16 +632,18 @@ pub(crate) fn from_i64(ty: &DataType, values: Vec<i64>, valid: Option<Vec<bool>>
         Arrow::Int8 => return narrow::<Int8Type>(values, nulls),
         Arrow::Date32 => return narrow::<Date32Type>(values, nulls),
         Arrow::Time32(_) => return narrow::<Time32MillisecondType>(values, nulls),
-        Arrow::Timestamp(TimeUnit::Millisecond, _) => {
-            Arc::new(PrimitiveArray::<TimestampMillisecondType>::new(values.into(), nulls).with_data_type(arrow.clone()))
-        }
-        Arrow::Timestamp(TimeUnit::Microsecond, _) => {
-            Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(values.into(), nulls).with_data_type(arrow.clone()))
-        }
+        Arrow::Timestamp(TimeUnit::Millisecond, _) => Arc::new(
+            PrimitiveArray::<TimestampMillisecondType>::new(values.into(), nulls).with_data_type(arrow.clone()),
+        ),
+        Arrow::Timestamp(TimeUnit::Microsecond, _) => Arc::new(
+            PrimitiveArray::<TimestampMicrosecondType>::new(values.into(), nulls).with_data_type(arrow.clone()),
+        ),
         Arrow::Timestamp(TimeUnit::Nanosecond, _) => {
             Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values.into(), nulls).with_data_type(arrow.clone()))
         }
-        other => return Err(Error::new(crate::error::Code::Internal, format!("no integers in a column of type {other}"))),
+        other => {
+            return Err(Error::new(crate::error::Code::Internal, format!("no integers in a column of type {other}")));
+        }
     };
     Ok(array)
 }
@@ -624,7 +652,10 @@ fn bytes_of(column: &ArrayRef) -> Result<(&[i32], &[u8])> {
     match column.data_type() {
         Arrow::Utf8 => Ok((column.as_string::<i32>().value_offsets(), column.as_string::<i32>().value_data())),
         Arrow::Binary => Ok((column.as_binary::<i32>().value_offsets(), column.as_binary::<i32>().value_data())),
-        other => Err(Error::new(crate::error::Code::Internal, format!("key column of type {other} where STRING or BYTES was planned"))),
+        other => Err(Error::new(
+            crate::error::Code::Internal,
+            format!("key column of type {other} where STRING or BYTES was planned"),
+        )),
     }
 }
 

@@ -13,7 +13,9 @@ impl Manifests {
             return Err(Error::invalid("a checkpoint in memory cannot be named by a path"));
         };
         let (root, epoch) = split(&given).ok_or_else(|| {
-            Error::invalid(format!("`{location}` is not a checkpoint; a path like `.../chk/00000000000000000042` is expected"))
+            Error::invalid(format!(
+                "`{location}` is not a checkpoint; a path like `.../chk/00000000000000000042` is expected"
+            ))
         })?;
         let manifest_path = root.join(path::manifest(epoch));
         let shown = manifest_path.display().to_string();
@@ -36,7 +38,10 @@ impl Manifests {
         }
         let bytes = std::fs::read(&local).map_err(|e| unavailable(format!("cannot read `{}`", local.display()), e))?;
         if bytes.len() as u64 != file.bytes || crc32fast::hash(&bytes) != file.crc32 {
-            return Err(Error::corrupt(format!("state file `{}` is damaged: its length or crc32 does not match", local.display())));
+            return Err(Error::corrupt(format!(
+                "state file `{}` is damaged: its length or crc32 does not match",
+                local.display()
+            )));
         }
         self.create(&file.path, bytes).await
     }

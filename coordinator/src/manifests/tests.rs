@@ -29,7 +29,8 @@ fn manifest(epoch: u64, incarnation: u64, files: impl IntoIterator<Item = StateF
 }
 
 fn file(incarnation: u64, epoch: u64, name: &str) -> StateFile {
-    let path = path::state_file(OperatorId(7), 0, &format!("uid{incarnation}"), Incarnation(incarnation), Epoch(epoch), name);
+    let path =
+        path::state_file(OperatorId(7), 0, &format!("uid{incarnation}"), Incarnation(incarnation), Epoch(epoch), name);
     StateFile { path, name: name.into(), bytes: 3, crc32: crc32fast::hash(b"sst") }
 }
 
@@ -140,7 +141,9 @@ fn another_sql_is_told_which_state_it_would_lose() {
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// Some files are uploaded, then the checkpoint is aborted; or the process crashes and starts anew.
-    Uploading { crash: bool },
+    Uploading {
+        crash: bool,
+    },
     /// The process crashes after the manifest.
     Recorded,
     /// The process crashes after this many deletions.

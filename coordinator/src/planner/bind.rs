@@ -20,11 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Parses a file, replaces its variables, and binds every statement.
-pub fn bind(
-    sql: &str,
-    vars: &BTreeMap<String, String>,
-    models: &dyn ModelInspector,
-) -> Result<Bound, PlannerError> {
+pub fn bind(sql: &str, vars: &BTreeMap<String, String>, models: &dyn ModelInspector) -> Result<Bound, PlannerError> {
     let run = || {
         let source = vars::substitute(sql, vars)?;
         let statements = statement::parse(&source)?;
@@ -232,7 +228,10 @@ fn fit(plan: LogicalPlan, table: &Table, name: &Name, columns: &[Name]) -> Resul
         let null = || lit(ScalarValue::Null);
         let Some(at) = targets.iter().position(|target| *target == i) else {
             if !field.nullable {
-                return Err(PlannerError::new(format!("column `{}` is NOT NULL and gets no value", field.name), name.span));
+                return Err(PlannerError::new(
+                    format!("column `{}` is NOT NULL and gets no value", field.name),
+                    name.span,
+                ));
             }
             exprs.push(Expr::Cast(Cast::new(Box::new(null()), field.ty.to_arrow())).alias(&field.name));
             continue;
@@ -268,7 +267,10 @@ fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<Table
     let mut names = HashSet::new();
     for column in &def.columns {
         if !names.insert(column.name.text.as_str()) {
-            return Err(PlannerError::new(format!("column `{}` is declared twice", column.name.text), column.name.span));
+            return Err(PlannerError::new(
+                format!("column `{}` is declared twice", column.name.text),
+                column.name.span,
+            ));
         }
     }
     if def.columns.is_empty() {

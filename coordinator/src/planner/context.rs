@@ -165,7 +165,8 @@ impl ExprPlanner for FlinkExpressions {
         );
         let refuse = |hint: &str| {
             let text = |arrow: &Arrow| super::types::closed(arrow).map_or(arrow.to_string(), |ty| ty.to_string());
-            let error = PlannerError::new(format!("`{op}` between {} and {}", text(&l), text(&r)), place(&[&left, &right]));
+            let error =
+                PlannerError::new(format!("`{op}` between {} and {}", text(&l), text(&r)), place(&[&left, &right]));
             Err(DataFusionError::External(Box::new(error.hint(hint))))
         };
         if arithmetic || comparison {
@@ -195,7 +196,9 @@ impl ExprPlanner for FlinkExpressions {
                     return refuse("accepted: TIMESTAMPDIFF(SECOND, earlier, later)");
                 }
                 (Arrow::Utf8 | Arrow::Boolean, _) | (_, Arrow::Utf8 | Arrow::Boolean) => {
-                    return refuse("accepted: numbers, or a time and an INTERVAL; CAST a string, join strings with `||`");
+                    return refuse(
+                        "accepted: numbers, or a time and an INTERVAL; CAST a string, join strings with `||`",
+                    );
                 }
                 (Arrow::Timestamp(..) | Arrow::Date32, number) | (number, Arrow::Timestamp(..) | Arrow::Date32)
                     if number.is_numeric() =>

@@ -6,12 +6,7 @@ use super::functions::flink_name;
 use datafusion_common::{DataFusionError, SchemaError};
 
 pub fn from_span(span: &datafusion_common::Span) -> Span {
-    Span {
-        line: span.start.line,
-        column: span.start.column,
-        end_line: span.end.line,
-        end_column: span.end.column,
-    }
+    Span { line: span.start.line, column: span.start.column, end_line: span.end.line, end_column: span.end.column }
 }
 
 /// `statement` is where the statement starts: the place of last resort.
@@ -67,7 +62,8 @@ fn translate_schema(error: &SchemaError) -> PlannerError {
 /// DataFusion's first line, without its prefixes, and with the names of functions that users know.
 fn sentence(text: &str) -> String {
     let mut text = text.lines().next().unwrap_or_default().trim();
-    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Internal error: ", "Schema error: "] {
+    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Internal error: ", "Schema error: "]
+    {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     let mut words: Vec<String> = Vec::new();
@@ -75,8 +71,7 @@ fn sentence(text: &str) -> String {
         let at = word.find("ef_");
         words.push(match at {
             Some(at) => {
-                let name: String =
-                    word[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let name: String = word[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 word.replacen(&name, &flink_name(&name), 1)
             }
             None => word.to_string(),
@@ -87,7 +82,9 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         // An acronym keeps its capitals.
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().collect::<String>() + &text[first.len_utf8()..],
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().collect::<String>() + &text[first.len_utf8()..]
+        }
         _ => text.to_string(),
     }
 }

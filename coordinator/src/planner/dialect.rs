@@ -177,9 +177,9 @@ fn table_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             && out.last().is_some_and(|last| matches!(last.token, Token::LParen | Token::Comma | Token::RArrow));
         let next_is_name = matches!(tokens.get(i + 1).map(|t| &t.token), Some(Token::Word(_)));
         match &token.token {
-            Token::LParen => open.push(
-                out.last().is_some_and(|last| TABLE_FUNCTIONS.iter().any(|name| is_word(last, name))),
-            ),
+            Token::LParen => {
+                open.push(out.last().is_some_and(|last| TABLE_FUNCTIONS.iter().any(|name| is_word(last, name))))
+            }
             Token::RParen => {
                 open.pop();
             }

@@ -85,8 +85,12 @@ impl fmt::Display for PlannerError {
         f.write_str(&self.message)?;
         if !self.fragment.trim().is_empty() {
             // Tabs stay tabs, so that the caret stands below its character.
-            let before: String =
-                self.fragment.chars().take(self.column.saturating_sub(1) as usize).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            let before: String = self
+                .fragment
+                .chars()
+                .take(self.column.saturating_sub(1) as usize)
+                .map(|c| if c == '\t' { c } else { ' ' })
+                .collect();
             let room = self.fragment.chars().count().saturating_sub(before.chars().count()).max(1);
             write!(f, "\n  {}\n  {before}{}", self.fragment, "^".repeat(self.width.clamp(1, room)))?;
         }

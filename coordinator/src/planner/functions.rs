@@ -10,8 +10,8 @@ use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::type_coercion::binary::type_union_resolution;
 use datafusion_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use ef_proto::function::Builtin;
 use ef_proto::plan::AggregateFunction;
@@ -176,7 +176,9 @@ impl Core {
                 }
             }
             Builtin::ElementAt => match args.as_slice() {
-                [DataType::Map(key, _), found] if super::types::implicit(found, key) => vec![args[0].clone(), (**key).clone()],
+                [DataType::Map(key, _), found] if super::types::implicit(found, key) => {
+                    vec![args[0].clone(), (**key).clone()]
+                }
                 _ => args,
             },
             _ => args,
@@ -251,7 +253,11 @@ impl FlinkAggregate {
             | AggregateFunction::StddevSamp
             | AggregateFunction::VarPop
             | AggregateFunction::VarSamp => {
-                if arg.is_numeric() { Ok(Float64) } else { refuse("(number)") }
+                if arg.is_numeric() {
+                    Ok(Float64)
+                } else {
+                    refuse("(number)")
+                }
             }
         }
     }

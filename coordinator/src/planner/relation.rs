@@ -21,7 +21,11 @@ pub struct TableCalls {
 }
 
 impl RelationPlanner for TableCalls {
-    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
         let TableFactor::Table { name, alias, args: None, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -62,8 +66,11 @@ fn window(call: &TableCall, input: LogicalPlan) -> Result<LogicalPlan, PlannerEr
         Ok(Attribute::Event) => TimeAttribute::Event(time),
         Ok(Attribute::Processing) => TimeAttribute::Processing(time),
         Err(reason) => {
-            return Err(PlannerError::new(format!("`{}` is not a time attribute: {reason}", ident.value), place(ident))
-                .hint("accepted: the column of a WATERMARK FOR, a column AS PROCTIME(), or the window_time of a window"));
+            return Err(PlannerError::new(
+                format!("`{}` is not a time attribute: {reason}", ident.value),
+                place(ident),
+            )
+            .hint("accepted: the column of a WATERMARK FOR, a column AS PROCTIME(), or the window_time of a window"));
         }
     };
     // Only offsets may be zero or negative.
@@ -139,7 +146,10 @@ impl TableCalls {
             // Models are trained on floats; a DOUBLE column may feed a FLOAT input.
             if !implicit(&found, &field.ty) && !(found.is_numeric() && field.ty.is_numeric()) {
                 return Err(PlannerError::new(
-                    format!("input `{}` of model `{name}` is {}, column `{}` is {found}", field.name, field.ty, ident.value),
+                    format!(
+                        "input `{}` of model `{name}` is {}, column `{}` is {found}",
+                        field.name, field.ty, ident.value
+                    ),
                     place(ident),
                 )
                 .hint("accepted: a column of the input's type; CAST it in a subquery"));
@@ -148,7 +158,8 @@ impl TableCalls {
             casts.push(Expr::Cast(Cast::new(Box::new(Expr::Column(column)), field.ty.to_arrow())).alias(&alias));
             args.push(Column::new_unqualified(alias));
         }
-        self.with_casts(call, input, model, args, casts).map_err(|error| super::diagnose::from_datafusion(error, call.span))
+        self.with_casts(call, input, model, args, casts)
+            .map_err(|error| super::diagnose::from_datafusion(error, call.span))
     }
 
     /// Casts go below the node, and their columns away above it.

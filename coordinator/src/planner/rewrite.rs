@@ -164,7 +164,10 @@ fn check_query(query: &Query) -> Result<(), PlannerError> {
     if query.fetch.is_some() {
         return Err(unsupported("FETCH", at, "accepted: a WHERE that says which rows"));
     }
-    if !query.locks.is_empty() || query.for_clause.is_some() || query.settings.is_some() || !query.pipe_operators.is_empty()
+    if !query.locks.is_empty()
+        || query.for_clause.is_some()
+        || query.settings.is_some()
+        || !query.pipe_operators.is_empty()
     {
         return Err(unsupported("a clause behind this query", at, ""));
     }
@@ -175,7 +178,9 @@ fn check_set(body: &SetExpr) -> Result<(), PlannerError> {
     match body {
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             let quantifier = match set_quantifier {
-                SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName => Some("UNION BY NAME"),
+                SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName => {
+                    Some("UNION BY NAME")
+                }
                 _ => None,
             };
             let what = match op {
@@ -277,7 +282,11 @@ impl Rewriter {
         match factor {
             TableFactor::Table { name, args: None, version, sample, with_hints, alias, .. } => {
                 if version.is_some() {
-                    return Err(unsupported("FOR SYSTEM_TIME AS OF", at, "temporal and lookup joins are not there yet"));
+                    return Err(unsupported(
+                        "FOR SYSTEM_TIME AS OF",
+                        at,
+                        "temporal and lookup joins are not there yet",
+                    ));
                 }
                 if sample.is_some() || !with_hints.is_empty() {
                     return Err(unsupported("TABLESAMPLE or a table hint", at, ""));
@@ -348,19 +357,26 @@ impl Rewriter {
         };
         let name = function.name.to_string().to_uppercase();
         let Some(shape) = Shape::of(&name) else {
-            return Err(PlannerError::new(format!("table function `{}` does not exist", function.name), at).hint(accepted));
+            return Err(
+                PlannerError::new(format!("table function `{}` does not exist", function.name), at).hint(accepted)
+            );
         };
         let wrong = |message: String, at: Span| Err(PlannerError::new(message, at).hint(shape.usage));
-        let FunctionArguments::List(list) = &function.args else { return wrong(format!("{name} without arguments"), at) };
+        let FunctionArguments::List(list) = &function.args else {
+            return wrong(format!("{name} without arguments"), at);
+        };
         let mut slots: Vec<Option<&Expr>> = vec![None; shape.parameters.len()];
         let mut given_at = vec![at; slots.len()];
         for (i, arg) in list.args.iter().enumerate() {
             let (slot, value) = match arg {
                 FunctionArg::Named { name: parameter, arg: FunctionArgExpr::Expr(value), .. } => {
-                    let slot = shape.parameters.iter().position(|(known, _)| parameter.value.eq_ignore_ascii_case(known));
+                    let slot =
+                        shape.parameters.iter().position(|(known, _)| parameter.value.eq_ignore_ascii_case(known));
                     match slot {
                         Some(slot) => (slot, value),
-                        None => return wrong(format!("{name} has no parameter {}", parameter.value), span(parameter.span)),
+                        None => {
+                            return wrong(format!("{name} has no parameter {}", parameter.value), span(parameter.span));
+                        }
                     }
                 }
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => (i, value),
@@ -424,7 +440,9 @@ impl Rewriter {
                 *expr = interval::canonical(expr).map_err(|message| PlannerError::new(message, span(at)))?;
                 Ok(())
             }
-            Expr::Subquery(_) => Err(unsupported("a scalar subquery", at, "accepted: a join, or IN (SELECT …) in WHERE")),
+            Expr::Subquery(_) => {
+                Err(unsupported("a scalar subquery", at, "accepted: a join, or IN (SELECT …) in WHERE"))
+            }
             Expr::Exists { .. } | Expr::InSubquery { .. } if self.scalar_only => {
                 Err(unsupported("a subquery in this place", at, ""))
             }
@@ -471,12 +489,20 @@ fn check_function(function: &Function, scalar_only: bool) -> Result<(), PlannerE
         return Err(unsupported(format!("the OVER window of {name}"), at, OVER_HINT));
     }
     if TABLE_FUNCTIONS.contains(&name.as_str()) {
-        return Err(unsupported(format!("{name} outside FROM"), at, "accepted: FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), …))"));
+        return Err(unsupported(
+            format!("{name} outside FROM"),
+            at,
+            "accepted: FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), …))",
+        ));
     }
-    if let "TUMBLE_START" | "TUMBLE_END" | "HOP_START" | "HOP_END" | "SESSION_START" | "SESSION_END" | "TUMBLE_ROWTIME" =
-        name.as_str()
+    if let "TUMBLE_START" | "TUMBLE_END" | "HOP_START" | "HOP_END" | "SESSION_START" | "SESSION_END"
+    | "TUMBLE_ROWTIME" = name.as_str()
     {
-        return Err(unsupported(name, at, "accepted: the columns window_start, window_end and window_time of TABLE(TUMBLE(…))"));
+        return Err(unsupported(
+            name,
+            at,
+            "accepted: the columns window_start, window_end and window_time of TABLE(TUMBLE(…))",
+        ));
     }
     if !function.within_group.is_empty() {
         return Err(unsupported("WITHIN GROUP", at, ""));
@@ -538,7 +564,9 @@ fn after(expr: &mut Expr) -> Result<(), PlannerError> {
             let args = [Some(arg.as_ref().clone()), Some(from), substring_for.as_deref().cloned()];
             core(Builtin::Substring, args.into_iter().flatten().collect())
         }
-        Expr::Position { expr: needle, r#in } => call(named("strpos"), vec![r#in.as_ref().clone(), needle.as_ref().clone()]),
+        Expr::Position { expr: needle, r#in } => {
+            call(named("strpos"), vec![r#in.as_ref().clone(), needle.as_ref().clone()])
+        }
         Expr::Function(function) => match function_call(function, at)? {
             Some(replacement) => replacement,
             None => return Ok(()),
@@ -563,7 +591,9 @@ fn rounded(
         CeilFloorKind::DateTimeField(field) => {
             Ok(call(Ident::with_span(at, time.name()), vec![unit(&field.to_string()), arg.clone()]))
         }
-        CeilFloorKind::Scale(_) => Err(unsupported("FLOOR and CEIL with a scale", at, "accepted: FLOOR(x), ROUND(x, digits)")),
+        CeilFloorKind::Scale(_) => {
+            Err(unsupported("FLOOR and CEIL with a scale", at, "accepted: FLOOR(x), ROUND(x, digits)"))
+        }
     }
 }
 
@@ -715,7 +745,12 @@ impl Shape {
         use ParameterKind::*;
         Some(match function {
             "TUMBLE" => Shape {
-                parameters: &[("DATA", Table), ("TIMECOL", Descriptor), ("SIZE", Interval), ("OFFSET", OptionalInterval)],
+                parameters: &[
+                    ("DATA", Table),
+                    ("TIMECOL", Descriptor),
+                    ("SIZE", Interval),
+                    ("OFFSET", OptionalInterval),
+                ],
                 usage: "accepted: TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND [, offset])",
             },
             "HOP" => Shape {
@@ -776,10 +811,9 @@ fn table_argument(value: &Expr) -> Option<(TableFactor, Vec<Ident>)> {
             let partition_by = args.map(|parts| parts?.pop()).collect::<Option<Vec<_>>>()?;
             Some((input, partition_by))
         }
-        Expr::Subquery(query) => Some((
-            TableFactor::Derived { lateral: false, subquery: query.clone(), alias: None, sample: None },
-            vec![],
-        )),
+        Expr::Subquery(query) => {
+            Some((TableFactor::Derived { lateral: false, subquery: query.clone(), alias: None, sample: None }, vec![]))
+        }
         other => Some((table(path(other)?), vec![])),
     }
 }

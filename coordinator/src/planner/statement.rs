@@ -85,7 +85,9 @@ pub fn parse(source: &Substituted) -> Result<Vec<Statement>, PlannerError> {
         if peek_word(&parser, 0, "END") && set.is_some() {
             parser.next_token();
             set = None;
-        } else if peek_word(&parser, 0, "BEGIN") || peek_word(&parser, 0, "EXECUTE") && peek_word(&parser, 1, "STATEMENT") {
+        } else if peek_word(&parser, 0, "BEGIN")
+            || peek_word(&parser, 0, "EXECUTE") && peek_word(&parser, 1, "STATEMENT")
+        {
             begin_set(&mut parser).map_err(|error| from_parser(error, at))?;
             if set.replace(at).is_some() {
                 return Err(PlannerError::new("a statement set inside a statement set", at));
@@ -140,8 +142,8 @@ fn statement(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
         "INSERT" => insert(parser),
         "SELECT" | "WITH" | "VALUES" => query(parser).map(Kind::Query),
         "EXPLAIN" => return refuse("EXPLAIN", "use `efctl explain FILE`"),
-        "ALTER" | "DESCRIBE" | "DESC" | "SHOW" | "USE" | "LOAD" | "UNLOAD" | "ANALYZE" | "ADD" | "REMOVE" | "UPDATE"
-        | "DELETE" | "MERGE" | "TRUNCATE" | "CALL" | "COMPILE" | "STOP" | "EXECUTE" => {
+        "ALTER" | "DESCRIBE" | "DESC" | "SHOW" | "USE" | "LOAD" | "UNLOAD" | "ANALYZE" | "ADD" | "REMOVE"
+        | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "CALL" | "COMPILE" | "STOP" | "EXECUTE" => {
             return refuse(&keyword, ACCEPTED);
         }
         _ => {
@@ -159,7 +161,9 @@ fn statement(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
 fn create(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
     parser.next_token();
     if word(parser, "OR") {
-        return Err(PlannerError::new("CREATE OR REPLACE is not supported", at).hint("accepted: CREATE … IF NOT EXISTS"));
+        return Err(
+            PlannerError::new("CREATE OR REPLACE is not supported", at).hint("accepted: CREATE … IF NOT EXISTS")
+        );
     }
     word(parser, "TEMPORARY");
     let what = parser.peek_token();
@@ -172,8 +176,10 @@ fn create(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
         create_model(parser).map_err(located)
     } else {
         let (text, at) = (what.token.to_string().to_uppercase(), span(what.span));
-        let known = matches!(text.as_str(), "FUNCTION" | "SYSTEM" | "CATALOG" | "DATABASE" | "CONNECTION" | "MATERIALIZED");
-        let message = if known { format!("CREATE {text} is not supported") } else { format!("unexpected `{}`", what.token) };
+        let known =
+            matches!(text.as_str(), "FUNCTION" | "SYSTEM" | "CATALOG" | "DATABASE" | "CONNECTION" | "MATERIALIZED");
+        let message =
+            if known { format!("CREATE {text} is not supported") } else { format!("unexpected `{}`", what.token) };
         Err(PlannerError::new(message, at).hint("accepted: TABLE, VIEW or MODEL after CREATE [TEMPORARY]"))
     }
 }
@@ -196,7 +202,11 @@ fn create_table(parser: &mut Parser) -> Result<Kind, PlannerError> {
         Err(PlannerError::new(format!("{what} is not supported"), span(parser.peek_token().span)).hint(hint))
     };
     if peek_word(parser, 0, "AS") {
-        return unsupported(parser, "CREATE TABLE … AS SELECT", "accepted: CREATE TABLE with columns, then INSERT INTO");
+        return unsupported(
+            parser,
+            "CREATE TABLE … AS SELECT",
+            "accepted: CREATE TABLE with columns, then INSERT INTO",
+        );
     }
     parser.expect_token(&Token::LParen).map_err(located)?;
     loop {
@@ -221,7 +231,11 @@ fn create_table(parser: &mut Parser) -> Result<Kind, PlannerError> {
         return unsupported(parser, "CREATE TABLE … LIKE", "write the columns and options out");
     }
     if peek_word(parser, 0, "AS") {
-        return unsupported(parser, "CREATE TABLE … AS SELECT", "accepted: CREATE TABLE with columns, then INSERT INTO");
+        return unsupported(
+            parser,
+            "CREATE TABLE … AS SELECT",
+            "accepted: CREATE TABLE with columns, then INSERT INTO",
+        );
     }
     Ok(Kind::CreateTable(table))
 }
@@ -252,7 +266,9 @@ fn element(parser: &mut Parser, table: &mut CreateTable) -> Result<(), PlannerEr
         return enforced(parser);
     }
     if peek_word(parser, 0, "UNIQUE") && matches!(parser.peek_nth_token(1).token, Token::LParen) {
-        return Err(PlannerError::new("UNIQUE is not supported", at).hint("accepted: PRIMARY KEY (column, …) NOT ENFORCED"));
+        return Err(
+            PlannerError::new("UNIQUE is not supported", at).hint("accepted: PRIMARY KEY (column, …) NOT ENFORCED")
+        );
     }
     let column = name(parser).map_err(located)?;
     if word(parser, "AS") {
@@ -487,9 +503,9 @@ pub fn from_parser(error: ParserError, at: Span) -> PlannerError {
     let (message, place) = match text.rsplit_once(" at Line: ") {
         None => (text.as_str(), None),
         Some((message, place)) => {
-            let place = place.split_once(", Column: ").and_then(|(line, column)| {
-                Some(Span::at(line.trim().parse().ok()?, column.trim().parse().ok()?))
-            });
+            let place = place
+                .split_once(", Column: ")
+                .and_then(|(line, column)| Some(Span::at(line.trim().parse().ok()?, column.trim().parse().ok()?)));
             (message, place)
         }
     };

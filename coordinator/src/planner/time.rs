@@ -32,9 +32,10 @@ pub fn attribute(plan: &LogicalPlan, index: usize) -> Result<Attribute, String> 
             }
             match &table.watermark {
                 Some(watermark) if watermark.column == column.field.name => Ok(Attribute::Event),
-                Some(watermark) => {
-                    Err(format!("the watermark of table `{}` is on `{}`, not on `{name}`", table.name, watermark.column))
-                }
+                Some(watermark) => Err(format!(
+                    "the watermark of table `{}` is on `{}`, not on `{name}`",
+                    table.name, watermark.column
+                )),
                 None => Err(format!("table `{}` has no watermark on `{name}`", table.name)),
             }
         }
@@ -50,7 +51,9 @@ pub fn attribute(plan: &LogicalPlan, index: usize) -> Result<Attribute, String> 
             let first = of_inputs.next().unwrap_or_else(|| Err("an empty UNION".into()))?;
             for other in of_inputs {
                 if other? != first {
-                    return Err(format!("`{name}` is event time in one part of the UNION and processing time in another"));
+                    return Err(format!(
+                        "`{name}` is event time in one part of the UNION and processing time in another"
+                    ));
                 }
             }
             Ok(first)
@@ -67,7 +70,9 @@ pub fn attribute(plan: &LogicalPlan, index: usize) -> Result<Attribute, String> 
         }
         LogicalPlan::Aggregate(aggregate) => match aggregate.group_expr.get(index) {
             Some(group) if is_window_time(group, &aggregate.input) => expression(group, &aggregate.input),
-            Some(_) => Err(format!("`{name}` is no time attribute behind a GROUP BY; window_time of a window would be")),
+            Some(_) => {
+                Err(format!("`{name}` is no time attribute behind a GROUP BY; window_time of a window would be"))
+            }
             None => Err(format!("`{name}` is an aggregate")),
         },
         LogicalPlan::Distinct(_) => Err(format!("`{name}` is no time attribute behind a DISTINCT")),

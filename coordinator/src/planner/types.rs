@@ -150,7 +150,11 @@ fn parse_row(parser: &mut Parser) -> Result<DataType, ParserError> {
             break;
         }
     }
-    if round { parser.expect_token(&Token::RParen).map(|_| ())? } else { close(parser)? };
+    if round {
+        parser.expect_token(&Token::RParen).map(|_| ())?
+    } else {
+        close(parser)?
+    };
     Ok(DataType::Row(fields))
 }
 
@@ -270,5 +274,6 @@ pub fn implicit(from: &DataType, to: &DataType) -> bool {
 
 /// The closed type that carries an Arrow type, or an error that names it.
 pub fn closed(arrow: &Arrow) -> Result<DataType> {
-    DataType::from_arrow(arrow).ok_or_else(|| DataFusionError::Plan(format!("values of type {arrow} are not supported")))
+    DataType::from_arrow(arrow)
+        .ok_or_else(|| DataFusionError::Plan(format!("values of type {arrow} are not supported")))
 }

@@ -21,9 +21,8 @@ fn subtask() -> impl Strategy<Value = SubtaskState> {
 }
 
 fn operator() -> impl Strategy<Value = OperatorState> {
-    (any::<u64>(), ".{0,8}", any::<u32>(), prop::collection::vec(subtask(), 0..3)).prop_map(
-        |(id, name, parallelism, subtasks)| OperatorState { id: OperatorId(id), name, parallelism, subtasks },
-    )
+    (any::<u64>(), ".{0,8}", any::<u32>(), prop::collection::vec(subtask(), 0..3))
+        .prop_map(|(id, name, parallelism, subtasks)| OperatorState { id: OperatorId(id), name, parallelism, subtasks })
 }
 
 fn manifest() -> impl Strategy<Value = Manifest> {

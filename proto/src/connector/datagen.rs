@@ -16,7 +16,8 @@ impl Datagen {
         let rows_per_second = options.positive("rows-per-second")?;
         let mut number_of_rows = options.number("number-of-rows", "a whole number")?;
         let seed = options.number("seed", "a whole number")?.unwrap_or(0);
-        let fields: Vec<_> = physical.fields.iter().map(|field| parse_field(options, field)).collect::<Result<_, _>>()?;
+        let fields: Vec<_> =
+            physical.fields.iter().map(|field| parse_field(options, field)).collect::<Result<_, _>>()?;
         // As in Flink the shortest sequence ends the source. Kept here, so that pruning its column changes nothing.
         for field in &fields {
             if let DatagenField::Sequence { start, end } = field {
@@ -84,7 +85,8 @@ fn parse_field(options: &mut Options, field: &Field) -> Result<DatagenField, Opt
                 }
                 _ => (f64::MIN, f64::MAX),
             };
-            let fits = |text: &str| text.trim().parse().ok().filter(|n: &f64| n.is_finite() && (low..=high).contains(n));
+            let fits =
+                |text: &str| text.trim().parse().ok().filter(|n: &f64| n.is_finite() && (low..=high).contains(n));
             let expected = format!("a number of type {}", field.ty);
             let min = options.parsed(&key("min"), &expected, fits)?.unwrap_or(low);
             let max = options.parsed(&key("max"), &expected, fits)?.unwrap_or(high);

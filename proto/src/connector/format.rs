@@ -78,7 +78,10 @@ fn csv(options: &mut Options, schema: &Schema) -> Result<Csv, OptionError> {
     let header = options.boolean("csv.header", false)?;
     for field in &schema.fields {
         if !csv_holds(&field.ty) {
-            let what = format!("option 'format': 'csv' cannot hold column `{}` of type {}, expected 'json'", field.name, field.ty);
+            let what = format!(
+                "option 'format': 'csv' cannot hold column `{}` of type {}, expected 'json'",
+                field.name, field.ty
+            );
             return Err(options.error("format", what));
         }
     }

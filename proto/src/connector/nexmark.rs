@@ -90,9 +90,8 @@ fn check(model: &[Field], field: &Field) -> Result<(), String> {
     match (&known.ty, &field.ty) {
         (DataType::Row(model), DataType::Row(fields)) => fields.iter().try_for_each(|field| check(model, field)),
         (known, declared) if known == declared => Ok(()),
-        (known, declared) => Err(format!(
-            "connector 'nexmark': column `{}` is declared {declared}, expected {known}",
-            field.name
-        )),
+        (known, declared) => {
+            Err(format!("connector 'nexmark': column `{}` is declared {declared}, expected {known}", field.name))
+        }
     }
 }

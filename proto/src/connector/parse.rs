@@ -112,11 +112,10 @@ impl Filesystem {
         if local.is_empty() || local.contains("://") {
             return Err(options.unaccepted("path", &path, "a local file, directory or glob"));
         }
-        let monitor_interval_ms = options.parsed(
-            "source.monitor-interval",
-            "a duration of at least 1 ms like '500 ms', '5 s'",
-            |text| super::parse_duration_ms(text).filter(|ms| *ms > 0),
-        )?;
+        let monitor_interval_ms =
+            options.parsed("source.monitor-interval", "a duration of at least 1 ms like '500 ms', '5 s'", |text| {
+                super::parse_duration_ms(text).filter(|ms| *ms > 0)
+            })?;
         let compression = options.parsed("compression", "'auto', 'none', 'gzip' or 'zstd'", |text| {
             Some(match text.to_ascii_lowercase().as_str() {
                 "auto" => Compression::Auto,

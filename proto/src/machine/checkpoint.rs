@@ -45,14 +45,32 @@ pub enum Event {
     Tick,
     /// Somebody wants a checkpoint now. While one is in flight, another follows it.
     Request,
-    Acked { epoch: Epoch, subtask: SubtaskId, state: SubtaskState },
-    Declined { epoch: Epoch, subtask: SubtaskId, reason: String },
+    Acked {
+        epoch: Epoch,
+        subtask: SubtaskId,
+        state: SubtaskState,
+    },
+    Declined {
+        epoch: Epoch,
+        subtask: SubtaskId,
+        reason: String,
+    },
     /// The manifest is durable and recorded.
-    ManifestPut { epoch: Epoch },
-    ManifestFailed { epoch: Epoch, reason: String },
+    ManifestPut {
+        epoch: Epoch,
+    },
+    ManifestFailed {
+        epoch: Epoch,
+        reason: String,
+    },
     /// A sink has published everything up to `epoch`.
-    Committed { epoch: Epoch, subtask: SubtaskId },
-    SubtaskEnded { subtask: SubtaskId },
+    Committed {
+        epoch: Epoch,
+        subtask: SubtaskId,
+    },
+    SubtaskEnded {
+        subtask: SubtaskId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,10 +140,18 @@ pub struct Checkpoints {
 #[derive(Debug)]
 enum Phase {
     Idle,
-    Collecting { epoch: Epoch, cause: Cause, triggered_at_ms: u64, acks: BTreeMap<SubtaskId, SubtaskState> },
+    Collecting {
+        epoch: Epoch,
+        cause: Cause,
+        triggered_at_ms: u64,
+        acks: BTreeMap<SubtaskId, SubtaskState>,
+    },
     /// All acks are in. Only the storage ends this phase: it has no timeout, because a manifest that is still being
     /// written may become the truth.
-    Publishing { epoch: Epoch, cause: Cause },
+    Publishing {
+        epoch: Epoch,
+        cause: Cause,
+    },
     /// The terminal checkpoint is complete; its sinks still commit.
     Terminal(Epoch),
     Finished,

@@ -114,7 +114,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn edge_text(plan: &Plan, edge: &Edge) -> String {
-    let schema = plan.operator(edge.from).and_then(|from| plan.output_schema(from, edge.output).ok()).unwrap_or_default();
+    let schema =
+        plan.operator(edge.from).and_then(|from| plan.output_schema(from, edge.output).ok()).unwrap_or_default();
     let mut text = match &edge.exchange {
         Exchange::Forward => "forward".to_string(),
         Exchange::Hash(columns) => format!("hash({})", column_names(&schema, columns)),

@@ -30,7 +30,10 @@ impl Plan {
                 return Err(format!("operator id {} is used twice", op.id));
             }
             if op.parallelism == 0 || op.parallelism > u32::from(self.max_parallelism) {
-                return Err(format!("{}: parallelism {} is not in 1..={}", op.name, op.parallelism, self.max_parallelism));
+                return Err(format!(
+                    "{}: parallelism {} is not in 1..={}",
+                    op.name, op.parallelism, self.max_parallelism
+                ));
             }
         }
         for edge in &self.edges {
@@ -44,7 +47,8 @@ impl Plan {
 
     fn check_edge(&self, edge: &Edge, positions: &BTreeMap<OperatorId, usize>) -> Checked {
         let find = |id: OperatorId| {
-            let position = *positions.get(&id).ok_or_else(|| format!("an edge names operator {id}, which is not there"))?;
+            let position =
+                *positions.get(&id).ok_or_else(|| format!("an edge names operator {id}, which is not there"))?;
             Ok::<_, String>((position, &self.operators[position]))
         };
         let (from_position, from) = find(edge.from)?;
@@ -69,7 +73,11 @@ impl Plan {
             _ => Some(false),
         };
         if made.is_some_and(|made| made != edge.changelog) {
-            let is = if edge.changelog { "a changelog, and its rows are not" } else { "append-only, and its rows are updates" };
+            let is = if edge.changelog {
+                "a changelog, and its rows are not"
+            } else {
+                "append-only, and its rows are updates"
+            };
             return Err(format!("{here}: is marked {is}"));
         }
         match &edge.exchange {
@@ -112,7 +120,11 @@ impl Plan {
                 None => found = Some((schema, edge.changelog)),
                 Some((first, changelog)) if types(first) == types(&schema) && *changelog == edge.changelog => {}
                 Some((first, _)) => {
-                    return Err(format!("the edges of input {input} differ: {} and {}", columns(first), columns(&schema)));
+                    return Err(format!(
+                        "the edges of input {input} differ: {} and {}",
+                        columns(first),
+                        columns(&schema)
+                    ));
                 }
             }
         }
@@ -280,7 +292,11 @@ fn check_calc(calc: &Calc, input: &Schema, changelog: bool) -> Result<Vec<DataTy
 
 fn check_window(window: &Window, input: &Schema) -> Checked {
     let multiple = |whole: i64, part: i64, what: &str| {
-        if part > 0 && whole > 0 && whole % part == 0 { Ok(()) } else { Err(format!("{what}: {whole} ms by {part} ms")) }
+        if part > 0 && whole > 0 && whole % part == 0 {
+            Ok(())
+        } else {
+            Err(format!("{what}: {whole} ms by {part} ms"))
+        }
     };
     match window {
         Window::Tumble { size_ms, .. } => multiple(*size_ms, *size_ms, "TUMBLE"),

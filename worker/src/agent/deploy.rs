@@ -48,7 +48,10 @@ pub(super) async fn deploy(
     command: Deploy,
 ) -> std::result::Result<(Vec<Started>, Vec<Metered>), Failed> {
     let nowhere = OperatorId(0);
-    command.plan.validate().map_err(|e| (nowhere, Error::new(Code::Internal, format!("the plan is not valid: {e}"))))?;
+    command
+        .plan
+        .validate()
+        .map_err(|e| (nowhere, Error::new(Code::Internal, format!("the plan is not valid: {e}"))))?;
     let mut restored: HashMap<SubtaskId, Vec<Restored>> = HashMap::new();
     for (subtask, old) in to_download(&command) {
         let name = format!("restore-{}-{}-{}", subtask.operator, subtask.index, old.index);
@@ -302,8 +305,9 @@ impl<'a> Builder<'a> {
             let early = self.with.config.commit_early;
             Body::Sink(connector::sink(sink, &schema, &place, &blobs, permit.as_ref(), early).map_err(named)?)
         } else {
-            let mut operator = operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone())
-                .map_err(named)?;
+            let mut operator =
+                operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone())
+                    .map_err(named)?;
             if operator.keyed() {
                 let restored = self.restored.remove(&subtask).unwrap_or_default();
                 store = self.stores.create(subtask, key_groups, restored).map_err(named)?;
@@ -356,15 +360,15 @@ impl<'a> Builder<'a> {
         let first = self.first_channel[&position];
         let channel =
             |index: u32, channel: usize| self.senders[&SubtaskId { operator: to.id, index }].on_channel(channel);
-        let all = || (0..to.parallelism).map(|index| channel(index, first + subtask.index as usize)).collect::<Vec<_>>();
+        let all =
+            || (0..to.parallelism).map(|index| channel(index, first + subtask.index as usize)).collect::<Vec<_>>();
         match &edge.exchange {
             Exchange::Forward => ExchangeOutput::One(channel(subtask.index, first)),
             Exchange::Gather => ExchangeOutput::One(channel(0, first + subtask.index as usize)),
             Exchange::Hash(_) if to.parallelism == 1 => ExchangeOutput::One(channel(0, first + subtask.index as usize)),
-            Exchange::Hash(keys) => ExchangeOutput::Hash(
-                Partitioner::new(keys.clone(), to.parallelism, self.plan.max_parallelism),
-                all(),
-            ),
+            Exchange::Hash(keys) => {
+                ExchangeOutput::Hash(Partitioner::new(keys.clone(), to.parallelism, self.plan.max_parallelism), all())
+            }
             Exchange::Rebalance => ExchangeOutput::Rebalance { next: subtask.index as usize, channels: all() },
         }
     }
@@ -372,8 +376,5 @@ impl<'a> Builder<'a> {
 
 /// Operators that will have a store, for dividing the memory before they are built.
 fn is_keyed(op: &Operator) -> bool {
-    matches!(
-        op.kind,
-        OperatorKind::WindowAggregate(_) | OperatorKind::GroupAggregate(_) | OperatorKind::WindowJoin(_)
-    )
+    matches!(op.kind, OperatorKind::WindowAggregate(_) | OperatorKind::GroupAggregate(_) | OperatorKind::WindowJoin(_))
 }

@@ -153,8 +153,7 @@ impl Agent {
         };
         let control = job.started.iter().find(|s| s.subtasks.contains(&subtask)).map(|s| s.control.clone());
         let (root, events) = (self.root.clone(), self.events.clone());
-        let origin =
-            Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
+        let origin = Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
         tokio::spawn(async move {
             let sequence = staged.sequence;
             let event = match upload_boxed(root, staged, origin).await {
@@ -176,7 +175,11 @@ impl Agent {
 }
 
 /// Boxed, because the compiler cannot see through the streams in `upload` that the future is Send.
-fn upload_boxed(root: Root, staged: Staged, origin: Origin) -> Pin<Box<dyn Future<Output = Result<SubtaskState>> + Send>> {
+fn upload_boxed(
+    root: Root,
+    staged: Staged,
+    origin: Origin,
+) -> Pin<Box<dyn Future<Output = Result<SubtaskState>> + Send>> {
     Box::pin(async move { upload(&root, staged, origin).await })
 }
 

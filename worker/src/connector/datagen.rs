@@ -60,7 +60,8 @@ struct Column {
 
 impl Rows for Table {
     fn make(&mut self, rows: Range<u64>, started_ms: i64, now_ms: i64) -> Result<RecordBatch> {
-        let columns = self.columns.iter().map(|column| column.make(&rows, started_ms, now_ms)).collect::<Result<_>>()?;
+        let columns =
+            self.columns.iter().map(|column| column.make(&rows, started_ms, now_ms)).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some((rows.end - rows.start) as usize));
         RecordBatch::try_new_with_options(self.arrow.clone(), columns, &options).internal(|| "datagen batch".to_owned())
     }
@@ -111,10 +112,9 @@ impl Column {
             }
             DatagenField::EventTime { start_ms, step_us, disorder_ms } => {
                 let start_us = start_ms.unwrap_or(started_ms) as i128 * 1_000;
-                let late = |row| if *disorder_ms == 0 { 0 } else { below(random(seed, row), disorder_ms.saturating_add(1)) };
-                self.times(rows, None, |row| {
-                    start_us + row as i128 * *step_us as i128 - late(row) as i128 * 1_000
-                })
+                let late =
+                    |row| if *disorder_ms == 0 { 0 } else { below(random(seed, row), disorder_ms.saturating_add(1)) };
+                self.times(rows, None, |row| start_us + row as i128 * *step_us as i128 - late(row) as i128 * 1_000)
             }
             DatagenField::Sequence { start, .. } => {
                 let value = |row: u64| start.wrapping_add(row as i64);
@@ -234,7 +234,9 @@ fn times(ty: &DataType, micros: impl Iterator<Item = i128>, nulls: Option<NullBu
             match unit {
                 Unit::Milli => stamps::<TimestampMillisecondType>(micros.map(millis).collect(), nulls, zone),
                 Unit::Micro => stamps::<TimestampMicrosecondType>(micros.map(|us| us as i64).collect(), nulls, zone),
-                Unit::Nano => stamps::<TimestampNanosecondType>(micros.map(|us| (us * 1000) as i64).collect(), nulls, zone),
+                Unit::Nano => {
+                    stamps::<TimestampNanosecondType>(micros.map(|us| (us * 1000) as i64).collect(), nulls, zone)
+                }
             }
         }
         _ => return None,
@@ -330,9 +332,8 @@ fn any(
             times(ty, micros, nulls).expect("these types are times")
         }
         DataType::Row(fields) => {
-            let column = |field: &Field| {
-                any(&field.ty, seed ^ hash_bytes(field.name.as_bytes()), numbers, length, now_ms, None)
-            };
+            let column =
+                |field: &Field| any(&field.ty, seed ^ hash_bytes(field.name.as_bytes()), numbers, length, now_ms, None);
             let columns = fields.iter().map(column).collect::<Result<Vec<_>>>()?;
             let arrow = fields.iter().map(Field::to_arrow).collect();
             let row = StructArray::try_new_with_length(arrow, columns, nulls, numbers.len());

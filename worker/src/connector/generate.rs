@@ -75,7 +75,8 @@ impl Share {
     /// The share of a new subtask of what the old ones have left.
     fn restored(place: &Place, blobs: &[Vec<u8>]) -> Result<Share> {
         let decode = |blob: &Vec<u8>| -> Result<Share> {
-            serde_json::from_slice(blob).corrupt(|| format!("the position of source `{}` does not read back", place.table))
+            serde_json::from_slice(blob)
+                .corrupt(|| format!("the position of source `{}` does not read back", place.table))
         };
         let mut old: Vec<Share> = blobs.iter().filter(|blob| !blob.is_empty()).map(decode).collect::<Result<_>>()?;
         old.sort_by_key(|share| share.index);
@@ -218,7 +219,15 @@ pub(super) mod tests {
     use rand::{Rng, SeedableRng};
 
     pub fn place(index: u32, parallelism: u32) -> Place {
-        Place { table: "t".into(), index, parallelism, job: "j".into(), operator: OperatorId(1), incarnation: 1, now_ms: 5 }
+        Place {
+            table: "t".into(),
+            index,
+            parallelism,
+            job: "j".into(),
+            operator: OperatorId(1),
+            incarnation: 1,
+            now_ms: 5,
+        }
     }
 
     /// Every row number exactly once, through restores at random points and parallelisms.
@@ -231,7 +240,8 @@ pub(super) mod tests {
             let mut blobs: Vec<Vec<u8>> = Vec::new();
             for round in 0..6 {
                 let parallelism = rng.random_range(1..6);
-                let shares = (0..parallelism).map(|i| Share::restored(&place(i, parallelism), &blobs).expect("restores"));
+                let shares =
+                    (0..parallelism).map(|i| Share::restored(&place(i, parallelism), &blobs).expect("restores"));
                 let mut shares: Vec<Share> = shares.collect();
                 for _ in 0..rng.random_range(0..8) {
                     let share = rng.random_range(0..shares.len());

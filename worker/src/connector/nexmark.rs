@@ -41,8 +41,7 @@ const STATES: [(&str, [&str; 3]); 6] = [
 ];
 const FIRST: [&str; 12] =
     ["Ada", "Bela", "Chen", "Dora", "Emil", "Fatima", "Goro", "Hana", "Ivo", "Jana", "Kofi", "Lena"];
-const LAST: [&str; 10] =
-    ["Abara", "Brandt", "Castro", "Dvorak", "Eklund", "Fischer", "Gupta", "Haas", "Ito", "Jensen"];
+const LAST: [&str; 10] = ["Abara", "Brandt", "Castro", "Dvorak", "Eklund", "Fischer", "Gupta", "Haas", "Ito", "Jensen"];
 /// Small enough to stay in the cache.
 const WORDS: usize = 64 << 10;
 /// No text is longer.
@@ -104,7 +103,13 @@ struct Events {
 impl Events {
     fn new(spec: &Nexmark, physical: &Schema) -> Result<Events> {
         let model = Model::new(spec);
-        Ok(Events { table: spec.table, fields: physical.fields.clone(), arrow: physical.to_arrow(), model, events: Vec::new() })
+        Ok(Events {
+            table: spec.table,
+            fields: physical.fields.clone(),
+            arrow: physical.to_arrow(),
+            model,
+            events: Vec::new(),
+        })
     }
 }
 
@@ -128,7 +133,8 @@ impl Rows for Events {
                     };
                     let valid = BooleanBuffer::collect_bool(events.len(), |i| kind_of(events[i]) == kind);
                     let nulls = NullBuffer::new(valid);
-                    let children = fields.iter().map(|field| self.model.column(kind, field, events, Some((kind, &nulls))));
+                    let children =
+                        fields.iter().map(|field| self.model.column(kind, field, events, Some((kind, &nulls))));
                     let children = children.collect::<Result<Vec<_>>>()?;
                     let arrow = fields.iter().map(Field::to_arrow).collect();
                     let row = StructArray::try_new_with_length(arrow, children, Some(nulls), events.len());
@@ -192,7 +198,9 @@ impl Model {
             (Bid, "bidder") => numbers(events, part, |event| person_near(draw(3, event), event, 1)),
             (Bid, "price") => numbers(events, part, |event| model.price(draw(4, event))),
             (Bid, "channel") => texts(events, part, 12, |event, out| match channel(draw(5, event)) {
-                named if named >= CHANNELS => out.extend_from_slice(HOT_CHANNELS[(named - CHANNELS) as usize].as_bytes()),
+                named if named >= CHANNELS => {
+                    out.extend_from_slice(HOT_CHANNELS[(named - CHANNELS) as usize].as_bytes())
+                }
                 number => {
                     out.extend_from_slice(b"channel-");
                     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
@@ -259,7 +267,8 @@ impl Model {
     fn bid_auction(&self, bits: u64, event: u64) -> u64 {
         let newest = newest_auction(event);
         let low = newest.saturating_sub(INFLIGHT_AUCTIONS);
-        let chosen = if bits & 1 == 1 { newest / HOT_EVERY * HOT_EVERY } else { low + below(bits, newest - low + 1 + LEAD) };
+        let chosen =
+            if bits & 1 == 1 { newest / HOT_EVERY * HOT_EVERY } else { low + below(bits, newest - low + 1 + LEAD) };
         chosen + FIRST_ID
     }
 

@@ -4,8 +4,8 @@
 use super::stdout::Terminal;
 use super::{CommitPermit, Place, Sink};
 use crate::error::Result;
-use crate::format::encode::view::{self, Values, View};
 use crate::format::encode::row_kinds;
+use crate::format::encode::view::{self, Values, View};
 use crate::time::civil::{Fraction, write_date, write_time, write_timestamp};
 use arrow_array::RecordBatch;
 use ef_proto::ids::Epoch;

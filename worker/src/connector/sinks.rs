@@ -22,11 +22,11 @@ pub fn sink(
 ) -> Result<Box<dyn Sink>> {
     Ok(match &spec.connector {
         SinkConnector::Filesystem(options) => {
-            let format = spec.format.as_ref().ok_or_else(|| {
-                Error::new(Code::Internal, format!("the plan's sink `{}` has no format", spec.table))
-            })?;
-            let sink =
-                FileSink::open(options, format, schema, spec.changelog, place, restored, permit, commit_early)?;
+            let format = spec
+                .format
+                .as_ref()
+                .ok_or_else(|| Error::new(Code::Internal, format!("the plan's sink `{}` has no format", spec.table)))?;
+            let sink = FileSink::open(options, format, schema, spec.changelog, place, restored, permit, commit_early)?;
             Box::new(sink)
         }
         SinkConnector::Print { prefix } => {

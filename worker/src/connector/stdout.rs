@@ -83,7 +83,8 @@ impl Stdout {
     }
 
     pub fn to(terminal: Terminal, table: bool, schema: &Schema, changelog: bool) -> Stdout {
-        let style = if table { Style::Table(Table::new(schema, changelog)) } else { Style::Lines(lines(schema, changelog)) };
+        let style =
+            if table { Style::Table(Table::new(schema, changelog)) } else { Style::Lines(lines(schema, changelog)) };
         Stdout { terminal, style }
     }
 }
@@ -232,11 +233,20 @@ pub(super) mod tests {
     }
 
     pub fn place() -> Place {
-        Place { table: "t".into(), index: 0, parallelism: 1, job: "j".into(), operator: OperatorId(1), incarnation: 1, now_ms: 0 }
+        Place {
+            table: "t".into(),
+            index: 0,
+            parallelism: 1,
+            job: "j".into(),
+            operator: OperatorId(1),
+            incarnation: 1,
+            now_ms: 0,
+        }
     }
 
     fn rows() -> (Schema, RecordBatch) {
-        let schema = Schema::new(vec![Field::new("n", DataType::Int32, true), Field::new("word", DataType::String, true)]);
+        let schema =
+            Schema::new(vec![Field::new("n", DataType::Int32, true), Field::new("word", DataType::String, true)]);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int32Array::from(vec![1, -20])),
             Arc::new(StringArray::from(vec![Some("é\""), None])),

@@ -23,12 +23,22 @@ macro_rules! integer_op {
             BinaryOp::BitXor => plain::<$T>(ty, |a, b| a ^ b),
             BinaryOp::ShiftLeft => plain::<$T>(ty, |a, b| a.wrapping_shl(b as u32)),
             BinaryOp::ShiftRight => plain::<$T>(ty, |a, b| a.wrapping_shr(b as u32)),
-            BinaryOp::Div => checked::<$T>(ty, |a: N, b: N| {
-                if b == 0 { Err(format!("{a} / 0: {ZERO}")) } else { Ok(a.wrapping_div(b)) }
-            }),
-            BinaryOp::Mod => checked::<$T>(ty, |a: N, b: N| {
-                if b == 0 { Err(format!("{a} % 0: {ZERO}")) } else { Ok(a.wrapping_rem(b)) }
-            }),
+            BinaryOp::Div => {
+                checked::<$T>(
+                    ty,
+                    |a: N, b: N| {
+                        if b == 0 { Err(format!("{a} / 0: {ZERO}")) } else { Ok(a.wrapping_div(b)) }
+                    },
+                )
+            }
+            BinaryOp::Mod => {
+                checked::<$T>(
+                    ty,
+                    |a: N, b: N| {
+                        if b == 0 { Err(format!("{a} % 0: {ZERO}")) } else { Ok(a.wrapping_rem(b)) }
+                    },
+                )
+            }
             _ => return None,
         }
     }};

@@ -55,16 +55,19 @@ fn node(expr: &Expr) -> Result<Node> {
             Ok(apply(expr, kernel, args))
         }
         ExprKind::Field { input, index } => {
-            let kernel = field(&input.ty, *index, &expr.ty).ok_or_else(|| {
-                wrong(format!("field {index} of type {} is not in {}", expr.ty, input.ty))
-            })?;
+            let kernel = field(&input.ty, *index, &expr.ty)
+                .ok_or_else(|| wrong(format!("field {index} of type {} is not in {}", expr.ty, input.ty)))?;
             Ok(apply(expr, kernel, vec![node(input)?]))
         }
         ExprKind::Call { function, args } => functions::compile(function, args, &expr.ty, &mut node)
             .map(|found| match found {
                 functions::Compiled::Node(node) => node,
                 functions::Compiled::Kernel { kernel, args, pure } => {
-                    if pure { apply(expr, kernel, args) } else { unfolded(expr, kernel, args) }
+                    if pure {
+                        apply(expr, kernel, args)
+                    } else {
+                        unfolded(expr, kernel, args)
+                    }
                 }
             })
             .map_err(|e| if e.message.starts_with(function.as_str()) { wrong(e.message) } else { e }),
@@ -100,9 +103,7 @@ fn unfolded(expr: &Expr, kernel: Kernel, args: Vec<Node>) -> Node {
 fn apply(expr: &Expr, kernel: Kernel, args: Vec<Node>) -> Node {
     let fixed = !args.is_empty() && args.iter().all(|arg| arg.constant().is_some());
     let node = unfolded(expr, kernel, args);
-    if fixed
-        && let Ok(Value::Constant(array)) = node.evaluate(&Rows { columns: &[], len: 1, now_ms: 0 })
-    {
+    if fixed && let Ok(Value::Constant(array)) = node.evaluate(&Rows { columns: &[], len: 1, now_ms: 0 }) {
         return Node::Constant(array);
     }
     node

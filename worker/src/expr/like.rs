@@ -29,9 +29,7 @@ fn matcher(pattern: &str, escape: Option<char>) -> Result<Matcher, String> {
             c if Some(c) == escape => match chars.next() {
                 Some(next) if next == '%' || next == '_' || Some(next) == escape => next,
                 _ => {
-                    return Err(format!(
-                        "LIKE pattern '{pattern}': escape `{c}` must stand before `%`, `_` or itself"
-                    ));
+                    return Err(format!("LIKE pattern '{pattern}': escape `{c}` must stand before `%`, `_` or itself"));
                 }
             },
             '%' => {

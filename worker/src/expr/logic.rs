@@ -75,7 +75,12 @@ enum Set {
 
 /// The kernel of `input [NOT] IN (list…)`: arguments are the input and then the items. `constants` holds the items
 /// where all are literals; those become a set.
-pub(crate) fn in_list(ty: &DataType, constants: Option<&[Value]>, items: usize, negated: bool) -> Result<Kernel, String> {
+pub(crate) fn in_list(
+    ty: &DataType,
+    constants: Option<&[Value]>,
+    items: usize,
+    negated: bool,
+) -> Result<Kernel, String> {
     if let Some(constants) = constants
         && let Some((set, has_null)) = set_of(ty, constants)
     {
@@ -99,7 +104,8 @@ pub(crate) fn in_list(ty: &DataType, constants: Option<&[Value]>, items: usize, 
             Ok(Arc::new(array))
         }));
     }
-    let equal = compare::binary(BinaryOp::Eq, ty, ty).ok_or_else(|| format!("values of type {ty} cannot be compared"))?;
+    let equal =
+        compare::binary(BinaryOp::Eq, ty, ty).ok_or_else(|| format!("values of type {ty} cannot be compared"))?;
     Ok(Box::new(move |args, rows| {
         let mut found = BooleanArray::new(BooleanBuffer::new_unset(rows), None);
         for item in 1..=items {

@@ -4,7 +4,17 @@
 use crate::time::civil;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -31,8 +41,12 @@ enum Item {
     Number(Field, usize),
     /// So many digits of the second.
     Fraction(usize),
-    MonthName { full: bool },
-    WeekdayName { full: bool },
+    MonthName {
+        full: bool,
+    },
+    WeekdayName {
+        full: bool,
+    },
     HalfOfDay,
     /// `X` writes `Z` for UTC.
     Zone,

@@ -11,9 +11,8 @@ fn columns(kind: usize, rng: &mut SmallRng, rows: usize) -> (Vec<DataType>, Vec<
     let text: StringArray =
         (0..rows).map(|_| (!rng.random_bool(0.05)).then(|| "x".repeat(rng.random_range(0..40)))).collect();
     let narrow: Int32Array = (0..rows).map(|_| Some(rng.random_range(-9..9))).collect();
-    let floats: Float64Array = (0..rows)
-        .map(|_| Some([0.0, -0.0, f64::NAN, -f64::NAN, 1.5, f64::INFINITY][rng.random_range(0..6)]))
-        .collect();
+    let floats: Float64Array =
+        (0..rows).map(|_| Some([0.0, -0.0, f64::NAN, -f64::NAN, 1.5, f64::INFINITY][rng.random_range(0..6)])).collect();
     let flags: BooleanArray = (0..rows).map(|_| [None, Some(true), Some(false)][rng.random_range(0..3)]).collect();
     match kind {
         0 => (vec![DataType::Int64], vec![Arc::new(ints)]),
@@ -121,7 +120,8 @@ fn many_keys_survive_growth() {
     let (mut hashes, mut groups) = (Vec::new(), Vec::new());
     for round in 0..2 {
         for start in (0..400_000i64).step_by(8000) {
-            let batch: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values((start..start + 8000).map(|i| i * 31)))];
+            let batch: Vec<ArrayRef> =
+                vec![Arc::new(Int64Array::from_iter_values((start..start + 8000).map(|i| i * 31)))];
             hash_rows(&batch, &mut hashes).unwrap();
             table.intern(&batch, &hashes, Selection::All(8000), &mut groups).unwrap();
             assert!(groups.iter().enumerate().all(|(i, group)| i64::from(*group) == start + i as i64));

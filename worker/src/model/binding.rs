@@ -40,12 +40,15 @@ pub fn feed(graph: &Graph, inputs: &Schema) -> std::result::Result<(Feed, Vec<Ve
             },
             ports => format!("{} columns, one an input", ports.len()),
         };
-        format!("INPUT ({}) does not fit the graph's inputs {}; {hint} would be accepted", columns.join(", "), ports.join(", "))
+        format!(
+            "INPUT ({}) does not fit the graph's inputs {}; {hint} would be accepted",
+            columns.join(", "),
+            ports.join(", ")
+        )
     };
     let number = |ty: &DataType| ty.is_numeric() && !matches!(ty, DataType::Decimal { .. });
-    let tensor = |ty: &DatumType| {
-        [f32::datum_type(), f64::datum_type(), i64::datum_type(), i32::datum_type()].contains(ty)
-    };
+    let tensor =
+        |ty: &DatumType| [f32::datum_type(), f64::datum_type(), i64::datum_type(), i32::datum_type()].contains(ty);
     if let ([port], [field]) = (&ports[..], &inputs.fields[..])
         && let DataType::Array(item) = &field.ty
     {
@@ -171,7 +174,10 @@ pub fn tensors(
                 if let Some(texts) = arg.as_string_opt::<i32>() {
                     let mut values: Vec<String> = texts.iter().map(|text| text.unwrap_or("").to_string()).collect();
                     values.resize(size, String::new());
-                    return Ok(tensor1(&values).into_shape(&shape).internal(|| "shaping an input".into())?.into_tvalue());
+                    return Ok(tensor1(&values)
+                        .into_shape(&shape)
+                        .internal(|| "shaping an input".into())?
+                        .into_tvalue());
                 }
                 let mut values = numbers(arg)?;
                 values.resize(size, 0.0);
@@ -222,7 +228,8 @@ pub fn bind(
             Some((name, column)) => (name, Some(column.parse().ok()?)),
             None => (name, None),
         };
-        let output = names.iter().position(|n| n == name).or_else(|| names.iter().position(|n| n.eq_ignore_ascii_case(name)))?;
+        let output =
+            names.iter().position(|n| n == name).or_else(|| names.iter().position(|n| n.eq_ignore_ascii_case(name)))?;
         Some(Bound { output, column })
     };
     let bounds: Vec<Bound> = if let Some(option) = option {
@@ -277,7 +284,8 @@ pub fn bind(
         if !fits || !accepted.contains(item) {
             let names: Vec<String> = accepted.iter().map(DataType::to_string).collect();
             let names = names.join(" or ");
-            let wanted = if columns == 1 { names } else { format!("ARRAY<{}>, or {columns} columns of {names},", accepted[0]) };
+            let wanted =
+                if columns == 1 { names } else { format!("ARRAY<{}>, or {columns} columns of {names},", accepted[0]) };
             return Err(format!(
                 "OUTPUT column `{}` is declared {}; {wanted} would be accepted, the graph has {}",
                 field.name,
@@ -364,8 +372,17 @@ impl Column {
             }
             Arc::new(builder.finish())
         }
-        fn of<T: ArrowPrimitiveType>(values: Vec<T::Native>, array: bool, width: usize, valid: Option<NullBuffer>) -> ArrayRef {
-            if array { list::<T>(values, width, valid) } else { Arc::new(PrimitiveArray::<T>::new(values.into(), valid)) }
+        fn of<T: ArrowPrimitiveType>(
+            values: Vec<T::Native>,
+            array: bool,
+            width: usize,
+            valid: Option<NullBuffer>,
+        ) -> ArrayRef {
+            if array {
+                list::<T>(values, width, valid)
+            } else {
+                Arc::new(PrimitiveArray::<T>::new(values.into(), valid))
+            }
         }
         match self {
             Column::Float32(values) => of::<Float32Type>(values, array, width, valid),

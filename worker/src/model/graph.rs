@@ -129,7 +129,10 @@ fn refuse(graph: &GraphProto, onnx: &tract_onnx::Onnx) -> std::result::Result<()
                 _ => false,
             };
             if graph.node.iter().any(quantised) {
-                return Err(format!("node {}: quantised Softmax is not supported; export with Softmax in floats", named(node)));
+                return Err(format!(
+                    "node {}: quantised Softmax is not supported; export with Softmax in floats",
+                    named(node)
+                ));
             }
         }
         for attribute in &node.attribute {

@@ -47,9 +47,15 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(graph: Graph, inputs: &Schema, outputs: &Schema, names: Option<&str>) -> std::result::Result<Checked, String> {
+    fn new(
+        graph: Graph,
+        inputs: &Schema,
+        outputs: &Schema,
+        names: Option<&str>,
+    ) -> std::result::Result<Checked, String> {
         let (feed, shapes) = binding::feed(&graph, inputs)?;
-        let fixed = graph.inputs.iter().filter_map(|port| port.shape.as_ref()?.first().copied()?).find(|rows| *rows > 1);
+        let fixed =
+            graph.inputs.iter().filter_map(|port| port.shape.as_ref()?.first().copied()?).find(|rows| *rows > 1);
         if let Some(rows) = fixed {
             return Err(format!("the graph takes exactly {rows} rows a call; export it with a dynamic batch axis"));
         }
@@ -125,7 +131,8 @@ impl Runner {
         let mut from = 0;
         while from < rows {
             let left = rows - from;
-            let (size, plan) = self.plans.iter().find(|(size, _)| *size >= left).unwrap_or(&self.plans[self.plans.len() - 1]);
+            let (size, plan) =
+                self.plans.iter().find(|(size, _)| *size >= left).unwrap_or(&self.plans[self.plans.len() - 1]);
             let to = from + left.min(*size);
             let Checked { graph, feed, shapes, bounds } = &self.checked;
             let name = &self.name;
@@ -135,17 +142,22 @@ impl Runner {
             for ((column, bound), width) in columns.iter_mut().zip(bounds).zip(&mut widths) {
                 let tensor = &found[bound.output];
                 if tensor.shape().first() != Some(size) {
-                    return Err(Error::new(Code::Invalid, format!(
-                        "model `{name}`: output `{}` has shape {:?} for {size} rows",
-                        graph.outputs[bound.output],
-                        tensor.shape()
-                    )));
+                    return Err(Error::new(
+                        Code::Invalid,
+                        format!(
+                            "model `{name}`: output `{}` has shape {:?} for {size} rows",
+                            graph.outputs[bound.output],
+                            tensor.shape()
+                        ),
+                    ));
                 }
                 *width = column.extend(tensor, *bound, to - from).internal(|| format!("model `{name}`"))?;
             }
             from = to;
         }
         let arrays = columns.into_iter().zip(&self.outputs).zip(widths);
-        Ok(arrays.map(|((column, ty), width)| column.finish(matches!(ty, DataType::Array(_)), width, valid.clone())).collect())
+        Ok(arrays
+            .map(|((column, ty), width)| column.finish(matches!(ty, DataType::Array(_)), width, valid.clone()))
+            .collect())
     }
 }

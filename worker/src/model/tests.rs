@@ -16,7 +16,10 @@ fn tensor_type(elem: i32, dims: &[Option<i64>]) -> TypeProto {
         ..Default::default()
     };
     let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
-    TypeProto { value: Some(type_proto::Value::TensorType(type_proto::Tensor { elem_type: elem, shape })), ..Default::default() }
+    TypeProto {
+        value: Some(type_proto::Value::TensorType(type_proto::Tensor { elem_type: elem, shape })),
+        ..Default::default()
+    }
 }
 
 fn info(name: &str, elem: i32, dims: &[Option<i64>]) -> ValueInfoProto {
@@ -37,7 +40,9 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Value)
         match value {
             Value::Ints(v) => (attribute.ints, attribute.r#type) = (v.to_vec(), 7),
             Value::Floats(v) => (attribute.floats, attribute.r#type) = (v.to_vec(), 6),
-            Value::Texts(v) => (attribute.strings, attribute.r#type) = (v.iter().map(|t| t.as_bytes().to_vec()).collect(), 8),
+            Value::Texts(v) => {
+                (attribute.strings, attribute.r#type) = (v.iter().map(|t| t.as_bytes().to_vec()).collect(), 8)
+            }
             Value::Int(v) => (attribute.i, attribute.r#type) = (*v, 2),
             Value::Text(v) => (attribute.s, attribute.r#type) = (v.as_bytes().to_vec(), 3),
         }
@@ -56,20 +61,25 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Value)
 /// One split `x[0] <= 5` and two leaves of class 0 with these weights; as skl2onnx and xgboost write binary models.
 fn stump(op: &str, weights: [f32; 2], transform: &str, more: &[(&str, Value)]) -> NodeProto {
     let leaf = if op == "TreeEnsembleClassifier" { "class" } else { "target" };
-    let mut stump = node(op, &["x"], &[], &[
-        ("nodes_treeids", Value::Ints(&[0, 0, 0])),
-        ("nodes_nodeids", Value::Ints(&[0, 1, 2])),
-        ("nodes_featureids", Value::Ints(&[0, 0, 0])),
-        ("nodes_truenodeids", Value::Ints(&[1, 0, 0])),
-        ("nodes_falsenodeids", Value::Ints(&[2, 0, 0])),
-        ("nodes_values", Value::Floats(&[5.0, 0.0, 0.0])),
-        ("nodes_modes", Value::Texts(&["BRANCH_LEQ", "LEAF", "LEAF"])),
-        (&format!("{leaf}_treeids"), Value::Ints(&[0, 0])),
-        (&format!("{leaf}_nodeids"), Value::Ints(&[1, 2])),
-        (&format!("{leaf}_ids"), Value::Ints(&[0, 0])),
-        (&format!("{leaf}_weights"), Value::Floats(&weights)),
-        ("post_transform", Value::Text(transform)),
-    ]);
+    let mut stump = node(
+        op,
+        &["x"],
+        &[],
+        &[
+            ("nodes_treeids", Value::Ints(&[0, 0, 0])),
+            ("nodes_nodeids", Value::Ints(&[0, 1, 2])),
+            ("nodes_featureids", Value::Ints(&[0, 0, 0])),
+            ("nodes_truenodeids", Value::Ints(&[1, 0, 0])),
+            ("nodes_falsenodeids", Value::Ints(&[2, 0, 0])),
+            ("nodes_values", Value::Floats(&[5.0, 0.0, 0.0])),
+            ("nodes_modes", Value::Texts(&["BRANCH_LEQ", "LEAF", "LEAF"])),
+            (&format!("{leaf}_treeids"), Value::Ints(&[0, 0])),
+            (&format!("{leaf}_nodeids"), Value::Ints(&[1, 2])),
+            (&format!("{leaf}_ids"), Value::Ints(&[0, 0])),
+            (&format!("{leaf}_weights"), Value::Floats(&weights)),
+            ("post_transform", Value::Text(transform)),
+        ],
+    );
     stump.attribute.extend(node("", &[], &[], more).attribute);
     let outputs: &[&str] = if leaf == "class" { &["label", "probabilities"] } else { &["y"] };
     stump.output = outputs.iter().map(|s| s.to_string()).collect();
@@ -122,7 +132,12 @@ fn floats(array: &ArrayRef) -> Vec<Option<f32>> {
 fn a_binary_classifier_with_weights_of_one_class_gives_both_probabilities_and_the_label() {
     let labels = ("classlabels_int64s", Value::Ints(&[10, 20]));
     let file = write(
-        vec![stump("TreeEnsembleClassifier", [-1.0, 2.0], "LOGISTIC", &[labels, ("base_values", Value::Floats(&[0.5]))])],
+        vec![stump(
+            "TreeEnsembleClassifier",
+            [-1.0, 2.0],
+            "LOGISTIC",
+            &[labels, ("base_values", Value::Floats(&[0.5]))],
+        )],
         matrix(2),
         &["label", "probabilities"],
     );
@@ -168,7 +183,8 @@ fn positive_weights_of_one_class_are_the_probability_and_labels_may_be_text() {
 
 #[test]
 fn a_scaled_regressor_adds_its_base_value() {
-    let scaler = node("Scaler", &["raw"], &["x"], &[("offset", Value::Floats(&[10.0])), ("scale", Value::Floats(&[0.5]))]);
+    let scaler =
+        node("Scaler", &["raw"], &["x"], &[("offset", Value::Floats(&[10.0])), ("scale", Value::Floats(&[0.5]))]);
     let more = [("n_targets", Value::Int(1)), ("base_values", Value::Floats(&[100.0]))];
     let tree = stump("TreeEnsembleRegressor", [1.0, 2.0], "NONE", &more);
     let file = write(vec![scaler, tree], vec![info("raw", 1, &[None, Some(1)])], &["y"]);
@@ -180,7 +196,11 @@ fn a_scaled_regressor_adds_its_base_value() {
 #[test]
 fn an_array_column_is_checked_row_by_row() {
     let labels = ("classlabels_int64s", Value::Ints(&[0, 1]));
-    let file = write(vec![stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[labels])], matrix(3), &["label", "probabilities"]);
+    let file = write(
+        vec![stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[labels])],
+        matrix(3),
+        &["label", "probabilities"],
+    );
     let (inputs, outputs) = (schema(&[("x", array(DataType::Float32))]), schema(&[("label", DataType::Int64)]));
     let model = inspect(file.path(), &inputs, &outputs, &BTreeMap::new()).expect("accepted");
     assert_eq!(model.bindings, ["label"]);
@@ -226,7 +246,8 @@ fn what_does_not_fit_is_refused_with_what_would_be_accepted() {
 
 #[test]
 fn a_tree_with_a_cycle_is_refused() {
-    let mut cyclic = stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[("classlabels_int64s", Value::Ints(&[0, 1]))]);
+    let mut cyclic =
+        stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[("classlabels_int64s", Value::Ints(&[0, 1]))]);
     for attribute in &mut cyclic.attribute {
         if attribute.name == "nodes_truenodeids" {
             attribute.ints = vec![0, 0, 0];
@@ -234,16 +255,22 @@ fn a_tree_with_a_cycle_is_refused() {
     }
     let file = write(vec![cyclic], matrix(1), &["label", "probabilities"]);
     let outputs = schema(&[("label", DataType::Int64)]);
-    let error = inspect(file.path(), &schema(&[("a", DataType::Float64)]), &outputs, &BTreeMap::new()).expect_err("refused");
+    let error =
+        inspect(file.path(), &schema(&[("a", DataType::Float64)]), &outputs, &BTreeMap::new()).expect_err("refused");
     assert!(error.message.contains("cycle"), "{error}");
 }
 
 #[test]
 fn a_file_that_changed_since_plan_time_is_not_loaded() {
     let labels = ("classlabels_int64s", Value::Ints(&[0, 1]));
-    let file = write(vec![stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[labels])], matrix(1), &["label", "probabilities"]);
+    let file = write(
+        vec![stump("TreeEnsembleClassifier", [0.0, 1.0], "NONE", &[labels])],
+        matrix(1),
+        &["label", "probabilities"],
+    );
     let outputs = schema(&[("label", DataType::Int64)]);
-    let mut model = inspect(file.path(), &schema(&[("a", DataType::Float64)]), &outputs, &BTreeMap::new()).expect("accepted");
+    let mut model =
+        inspect(file.path(), &schema(&[("a", DataType::Float64)]), &outputs, &BTreeMap::new()).expect("accepted");
     model.digest.push('0');
     assert!(Runner::load(&model).err().expect("refused").message.contains("changed"));
 }

@@ -70,7 +70,10 @@ impl Trees {
     pub fn parse(node: &NodeProto) -> TractResult<Trees> {
         let classifier = node.op_type == "TreeEnsembleClassifier";
         if let Some(attribute) = node.attribute.iter().find(|a| a.name.ends_with("_as_tensor")) {
-            bail!("attribute `{}` (64-bit trees) is not supported; export the model with 32-bit floats", attribute.name);
+            bail!(
+                "attribute `{}` (64-bit trees) is not supported; export the model with 32-bit floats",
+                attribute.name
+            );
         }
         let prefix = if classifier { "class" } else { "target" };
         let leaf = |name: &str| format!("{prefix}_{name}");
@@ -92,7 +95,9 @@ impl Trees {
                 "SOFTMAX" => Transform::Softmax,
                 "SOFTMAX_ZERO" => Transform::SoftmaxZero,
                 "LOGISTIC" => Transform::Logistic,
-                other => bail!("post_transform `{other}` is not supported; NONE, SOFTMAX, SOFTMAX_ZERO and LOGISTIC are"),
+                other => {
+                    bail!("post_transform `{other}` is not supported; NONE, SOFTMAX, SOFTMAX_ZERO and LOGISTIC are")
+                }
             },
             base: ops::floats(node, "base_values").to_vec(),
             scores: 0,
@@ -142,11 +147,11 @@ impl Trees {
         let (values, modes) = (ops::floats(node, "nodes_values"), ops::texts(node, "nodes_modes")?);
         let missing = ids("nodes_missing_value_tracks_true");
         let count = node_ids.len();
-        if count == 0 || [tree_ids.len(), features.len(), yes.len(), no.len(), values.len(), modes.len()] != [count; 6] {
+        if count == 0 || [tree_ids.len(), features.len(), yes.len(), no.len(), values.len(), modes.len()] != [count; 6]
+        {
             bail!("the nodes_* attributes differ in length or are empty");
         }
-        let index: HashMap<(i64, i64), u32> =
-            (0..count).map(|i| ((tree_ids[i], node_ids[i]), i as u32)).collect();
+        let index: HashMap<(i64, i64), u32> = (0..count).map(|i| ((tree_ids[i], node_ids[i]), i as u32)).collect();
         if index.len() != count {
             bail!("a tree has two nodes of one id");
         }
@@ -167,7 +172,10 @@ impl Trees {
                 (from, self.weights.len() as u32, 0)
             } else {
                 let child = |id: i64| {
-                    index.get(&(tree_ids[i], id)).copied().with_context(|| format!("tree {} has no node {id}", tree_ids[i]))
+                    index
+                        .get(&(tree_ids[i], id))
+                        .copied()
+                        .with_context(|| format!("tree {} has no node {id}", tree_ids[i]))
                 };
                 if features[i] < 0 || features[i] > 1 << 20 {
                     bail!("feature {} of a node", features[i]);

@@ -28,7 +28,9 @@ pub fn build(
         OperatorKind::WindowAggregate(spec) if matches!(spec.window, Window::Session { .. }) => {
             Box::new(SessionAggregate::new(spec, input(0)?, output, max_parallelism)?)
         }
-        OperatorKind::WindowAggregate(spec) => Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism)?),
+        OperatorKind::WindowAggregate(spec) => {
+            Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism)?)
+        }
         OperatorKind::GroupAggregate(spec) => Box::new(GroupAggregate::new(spec, input(0)?, output, max_parallelism)?),
         OperatorKind::WindowJoin(spec) => {
             Box::new(WindowJoin::new(spec, input(0)?, input(1)?, max_parallelism, key_groups)?)

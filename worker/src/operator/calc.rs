@@ -1,6 +1,6 @@
 //! Filter, then project: the expressions do the work. Stateless.
 
-use super::{Scope, Operator};
+use super::{Operator, Scope};
 use crate::error::Result;
 use crate::expr::{CalcProgram, EvalContext};
 use arrow_array::RecordBatch;

@@ -6,9 +6,9 @@
 //! accumulators.
 
 use super::accumulate::Accumulators;
-use crate::keys::{KeyTable, Selection, hash_rows};
-use super::{Scope, Operator};
+use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
+use crate::keys::{KeyTable, Selection, hash_rows};
 use crate::state::{Kind, Store};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float32Type, Float64Type, Int8Type, Int64Type};
@@ -56,7 +56,12 @@ pub struct GroupAggregate {
 }
 
 impl GroupAggregate {
-    pub fn new(plan: &plan::GroupAggregate, input: &Schema, output: &Schema, max_parallelism: u16) -> Result<GroupAggregate> {
+    pub fn new(
+        plan: &plan::GroupAggregate,
+        input: &Schema,
+        output: &Schema,
+        max_parallelism: u16,
+    ) -> Result<GroupAggregate> {
         let missing = || Error::new(Code::Internal, "group aggregate: a key column is missing");
         let types: Vec<DataType> = plan
             .keys
@@ -237,7 +242,8 @@ impl Operator for GroupAggregate {
         }
         let touched = std::mem::take(&mut self.touched);
         // What the known keys showed so far.
-        let known: Vec<u32> = touched.iter().copied().filter(|group| self.flags[*group as usize] & EMITTED != 0).collect();
+        let known: Vec<u32> =
+            touched.iter().copied().filter(|group| self.flags[*group as usize] & EMITTED != 0).collect();
         let old = self.accumulators.finish(&known)?;
 
         let signs = if self.plan.retracting {
@@ -323,7 +329,8 @@ impl Operator for GroupAggregate {
                 }
             }
             columns.push(std::sync::Arc::new(Int8Array::from(kinds)));
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "group aggregate's output".into())?;
+            let batch =
+                RecordBatch::try_new(self.schema.clone(), columns).internal(|| "group aggregate's output".into())?;
             scope.out.emit(batch)?;
         }
         gone.into_iter().for_each(|group| self.remove(group));
@@ -401,7 +408,11 @@ impl Operator for GroupAggregate {
 
     fn memory_bytes(&self) -> usize {
         let words = self.rows.capacity() + self.updated.capacity();
-        self.keys.memory_bytes() + self.accumulators.memory_bytes() + self.flags.capacity() + words * 8 + self.touched_in.capacity() * 4
+        self.keys.memory_bytes()
+            + self.accumulators.memory_bytes()
+            + self.flags.capacity()
+            + words * 8
+            + self.touched_in.capacity() * 4
     }
 
     fn keyed(&self) -> bool {
@@ -429,7 +440,13 @@ impl GroupAggregate {
 
 /// Sets `changed[i]` where `old[i]` and `new[positions[i]]` differ. Floats compare by SQL's equality.
 fn mark_changes(old: &ArrayRef, new: &ArrayRef, positions: &[usize], changed: &mut [bool]) -> Result<()> {
-    fn mark(old: &ArrayRef, new: &ArrayRef, positions: &[usize], changed: &mut [bool], same: impl Fn(usize, usize) -> bool) {
+    fn mark(
+        old: &ArrayRef,
+        new: &ArrayRef,
+        positions: &[usize],
+        changed: &mut [bool],
+        same: impl Fn(usize, usize) -> bool,
+    ) {
         for (i, position) in positions.iter().enumerate() {
             let nulls = (old.is_null(i), new.is_null(*position));
             let equal = match nulls {

@@ -33,6 +33,8 @@ impl Operator for Predict {
         let args: Vec<ArrayRef> = self.args.iter().map(|column| batch.column(*column).clone()).collect();
         let mut columns = batch.columns().to_vec();
         columns.extend(self.runner.predict(&args, batch.num_rows())?);
-        scope.out.emit(RecordBatch::try_new(self.schema.clone(), columns).internal(|| "appending a model's outputs".into())?)
+        scope
+            .out
+            .emit(RecordBatch::try_new(self.schema.clone(), columns).internal(|| "appending a model's outputs".into())?)
     }
 }

@@ -6,11 +6,11 @@
 //! again. So a row costs no timer work. State: key group u16 BE, the key's bytes → the key's sessions.
 
 use super::accumulate::Accumulators;
-use crate::keys::{KeyTable, NO_GROUP, Selection, as_i64, hash_rows};
 use super::window_aggregate::per_milli;
-use super::{Scope, Operator};
+use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
+use crate::keys::{KeyTable, NO_GROUP, Selection, as_i64, hash_rows};
 use crate::state::{Kind, Store};
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array};
 use arrow_schema::SchemaRef;
@@ -71,7 +71,12 @@ struct Pending {
 }
 
 impl SessionAggregate {
-    pub fn new(plan: &plan::WindowAggregate, input: &Schema, output: &Schema, max_parallelism: u16) -> Result<SessionAggregate> {
+    pub fn new(
+        plan: &plan::WindowAggregate,
+        input: &Schema,
+        output: &Schema,
+        max_parallelism: u16,
+    ) -> Result<SessionAggregate> {
         let broken = |what: &str| Error::new(Code::Internal, format!("session aggregate: {what}"));
         let Window::Session { gap_ms } = plan.window else { return Err(broken("not a SESSION window")) };
         if plan.phase != Phase::Single {
@@ -80,7 +85,9 @@ impl SessionAggregate {
         let types: Vec<DataType> = plan
             .keys
             .iter()
-            .map(|key| input.fields.get(*key).map(|field| field.ty.clone()).ok_or_else(|| broken("a key column is missing")))
+            .map(|key| {
+                input.fields.get(*key).map(|field| field.ty.clone()).ok_or_else(|| broken("a key column is missing"))
+            })
             .collect::<Result<_>>()?;
         Ok(SessionAggregate {
             plan: plan.clone(),
@@ -162,7 +169,14 @@ impl SessionAggregate {
 
     /// The session of a row of `key` at `time`; None if it is late.
     #[inline]
-    fn place(&mut self, key: u32, time: i64, pending: &mut Pending, columns: &[ArrayRef], first: u64) -> Result<Option<u32>> {
+    fn place(
+        &mut self,
+        key: u32,
+        time: i64,
+        pending: &mut Pending,
+        columns: &[ArrayRef],
+        first: u64,
+    ) -> Result<Option<u32>> {
         // Nearly always: one session, which the row extends or falls into.
         let head = self.heads[key as usize];
         if head != NO_GROUP {
@@ -230,7 +244,8 @@ impl SessionAggregate {
             let chosen = UInt32Array::from(pending.rows.clone());
             let mut part = columns.to_vec();
             for index in Accumulators::columns(&self.plan.aggregates) {
-                part[index] = arrow_select::take::take(&part[index], &chosen, None).internal(|| "rows of sessions".into())?;
+                part[index] =
+                    arrow_select::take::take(&part[index], &chosen, None).internal(|| "rows of sessions".into())?;
             }
             self.accumulators.update(&pending.sessions, &part, None, first, Selection::Some(&pending.rows))?;
         }
@@ -269,7 +284,8 @@ impl SessionAggregate {
             columns.push(self.stamps(chunk.iter().map(|(_, start, _)| *start)));
             columns.push(self.stamps(chunk.iter().map(|(end, ..)| *end)));
             columns.push(self.stamps(chunk.iter().map(|(end, ..)| *end - 1)));
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "session aggregate's output".into())?;
+            let batch =
+                RecordBatch::try_new(self.schema.clone(), columns).internal(|| "session aggregate's output".into())?;
             scope.out.emit(batch)?;
         }
         for (_, _, number) in due {
@@ -372,7 +388,8 @@ impl Operator for SessionAggregate {
                     self.null_time += 1;
                     continue;
                 }
-                let time = values.map_or(now, |values| if unit == 1 { values[row] } else { values[row].div_euclid(unit) });
+                let time =
+                    values.map_or(now, |values| if unit == 1 { values[row] } else { values[row].div_euclid(unit) });
                 match self.place(*key, time, &mut pending, batch.columns(), first)? {
                     Some(session) => {
                         self.dirty[*key as usize] = true;
@@ -393,7 +410,8 @@ impl Operator for SessionAggregate {
         }
         self.late += late.len() as u64;
         if !late.is_empty() && self.plan.late_output {
-            let late = arrow_select::take::take_record_batch(&batch, &UInt32Array::from(late)).internal(|| "late rows".into())?;
+            let late = arrow_select::take::take_record_batch(&batch, &UInt32Array::from(late))
+                .internal(|| "late rows".into())?;
             scope.out.emit_to(Output::Late, late)?;
         }
         (self.groups, self.hashes, self.wide) = (groups, hashes, wide);

@@ -197,7 +197,16 @@ pub fn random_row(rng: &mut SmallRng, time: i64) -> Vec<Value> {
     let f = Value::Int(rng.random_range(0..2));
     let s = Value::Text(["", "a", "bb", "zebra"][rng.random_range(0..4)].into());
     let d = Value::Float(f64::from(rng.random_range(-1000..1000)) / 100.0);
-    vec![some(rng, k), some(rng, name), Value::Int(time), some(rng, v), some(rng, i), some(rng, f), some(rng, s), some(rng, d)]
+    vec![
+        some(rng, k),
+        some(rng, name),
+        Value::Int(time),
+        some(rng, v),
+        some(rng, i),
+        some(rng, f),
+        some(rng, s),
+        some(rng, d),
+    ]
 }
 
 pub fn batch_of(rows: &[Vec<Value>]) -> RecordBatch {
@@ -235,7 +244,9 @@ pub fn aggregates(mergeable: bool) -> Vec<Aggregate> {
         let arg_ty = arg.map_or(DataType::Null, |arg| schema.fields[arg].ty.clone());
         let ty = match (function, &arg_ty) {
             (F::Count, _) => DataType::Int64,
-            (F::Avg | F::StddevPop | F::StddevSamp | F::VarPop | F::VarSamp, DataType::Decimal { .. }) => DataType::Float64,
+            (F::Avg | F::StddevPop | F::StddevSamp | F::VarPop | F::VarSamp, DataType::Decimal { .. }) => {
+                DataType::Float64
+            }
             (F::Avg | F::StddevPop | F::StddevSamp | F::VarPop | F::VarSamp, _) => DataType::Float64,
             (F::Sum, DataType::Decimal { .. }) => DataType::Decimal { precision: 38, scale: 2 },
             (_, ty) => ty.clone(),

@@ -47,7 +47,9 @@ impl Windows {
                 (Windows::Cumulate { max: max_ms, step: step_ms, offset: offset_ms }, [max_ms, step_ms])
             }
             Window::Session { .. } | Window::Attached { .. } => {
-                return Err(Error::invalid(format!("rows cannot be assigned to {window:?}; TUMBLE, HOP or CUMULATE can")));
+                return Err(Error::invalid(format!(
+                    "rows cannot be assigned to {window:?}; TUMBLE, HOP or CUMULATE can"
+                )));
             }
         };
         if lengths.iter().any(|ms| *ms <= 0) {
@@ -104,13 +106,17 @@ impl WindowAssign {
         if let Time::Event { column } = spec.time
             && !input.fields.get(column).is_some_and(|field| field.ty.is_timestamp())
         {
-            return Err(Error::invalid(format!("time column {column} of a window is not a TIMESTAMP column of its input")));
+            return Err(Error::invalid(format!(
+                "time column {column} of a window is not a TIMESTAMP column of its input"
+            )));
         }
         let zone: Option<Arc<str>> = match output.fields.get(input.len()).map(|field| &field.ty) {
             Some(DataType::Timestamp(Unit::Milli)) => None,
             Some(DataType::TimestampLtz(Unit::Milli)) => Some("UTC".into()),
             other => {
-                return Err(Error::invalid(format!("window_start must be TIMESTAMP(3) or TIMESTAMP_LTZ(3), found {other:?}")));
+                return Err(Error::invalid(format!(
+                    "window_start must be TIMESTAMP(3) or TIMESTAMP_LTZ(3), found {other:?}"
+                )));
             }
         };
         Ok(WindowAssign {
@@ -169,7 +175,8 @@ impl Operator for WindowAssign {
             };
             let times = ends.iter().map(|end| end - 1).collect();
             columns.extend([self.column(starts), self.column(ends), self.column(times)]);
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "appending window columns".into())?;
+            let batch =
+                RecordBatch::try_new(self.schema.clone(), columns).internal(|| "appending window columns".into())?;
             scope.out.emit(batch)?;
         }
         Ok(())
@@ -242,8 +249,10 @@ mod tests {
         let spec = plan::WindowAssign { window, time: Time::Event { column: 1 } };
         let mut operator = WindowAssign::new(&spec, &input, &output).expect("valid window");
         let ids = Int64Array::from_iter_values(0..times.len() as i64);
-        let batch =
-            RecordBatch::try_new(input.to_arrow(), vec![Arc::new(ids), Arc::new(TimestampMicrosecondArray::from(times))]);
+        let batch = RecordBatch::try_new(
+            input.to_arrow(),
+            vec![Arc::new(ids), Arc::new(TimestampMicrosecondArray::from(times))],
+        );
         let mut rows = feed(&mut operator, batch.expect("columns fit"));
         rows.0.sort();
         (rows.0, operator.null_time_rows())
@@ -253,7 +262,8 @@ mod tests {
     fn naive(window: &Window, ts: i64) -> Vec<(i64, i64)> {
         let mut found = vec![];
         match *window {
-            Window::Tumble { size_ms: size, offset_ms: offset } | Window::Hop { size_ms: size, offset_ms: offset, .. } => {
+            Window::Tumble { size_ms: size, offset_ms: offset }
+            | Window::Hop { size_ms: size, offset_ms: offset, .. } => {
                 let slide = if let Window::Hop { slide_ms, .. } = window { *slide_ms } else { size };
                 for n in -400..400 {
                     let start = offset + n * slide;

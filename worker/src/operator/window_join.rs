@@ -137,7 +137,6 @@ impl WindowJoin {
         }
         Ok(())
     }
-
 }
 
 impl Operator for WindowJoin {

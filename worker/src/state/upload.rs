@@ -144,7 +144,10 @@ pub async fn download(root: &Root, state: SubtaskState, directory: PathBuf) -> R
     for file in &state.keyed {
         let plain = !file.name.is_empty() && !file.name.contains(['/', '\\']) && !file.name.starts_with('.');
         if !plain {
-            return Err(Error::corrupt(format!("the checkpoint names a state file `{}`; a plain name is expected", file.name)));
+            return Err(Error::corrupt(format!(
+                "the checkpoint names a state file `{}`; a plain name is expected",
+                file.name
+            )));
         }
     }
     // Each download owns what it needs: a stream of borrowing futures is not known to be Send.

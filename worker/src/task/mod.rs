@@ -33,7 +33,11 @@ pub enum Control {
     Complete(Epoch),
     Abort(Epoch),
     /// A snapshot's files are in the store, under these names.
-    Uploaded { subtask: SubtaskId, sequence: u64, files: Vec<StateFile> },
+    Uploaded {
+        subtask: SubtaskId,
+        sequence: u64,
+        files: Vec<StateFile>,
+    },
     /// Sources end their streams here; open windows do not fire.
     Stop,
     /// Leave at once.
@@ -43,11 +47,26 @@ pub enum Control {
 /// Task → agent.
 #[derive(Debug)]
 pub enum TaskEvent {
-    Snapshot { epoch: Epoch, nodes: Vec<NodeSnapshot> },
-    Declined { epoch: Epoch, subtask: SubtaskId, reason: String },
-    Committed { epoch: Epoch, subtask: SubtaskId },
-    Ended { subtasks: Vec<SubtaskId> },
-    Failed { operator: OperatorId, error: Error },
+    Snapshot {
+        epoch: Epoch,
+        nodes: Vec<NodeSnapshot>,
+    },
+    Declined {
+        epoch: Epoch,
+        subtask: SubtaskId,
+        reason: String,
+    },
+    Committed {
+        epoch: Epoch,
+        subtask: SubtaskId,
+    },
+    Ended {
+        subtasks: Vec<SubtaskId>,
+    },
+    Failed {
+        operator: OperatorId,
+        error: Error,
+    },
     /// The thread has left.
     Exited,
 }

@@ -85,7 +85,9 @@ impl Node {
     pub fn on_clock(&mut self, now_ms: i64) -> Run {
         match &mut self.body {
             Body::Sink(sink) => sink.on_clock(now_ms).map_err(|e| failed(self.subtask, &self.name, e)),
-            Body::Operator(operator) if operator.clocked() => self.call(now_ms, |operator, scope| operator.on_clock(scope)),
+            Body::Operator(operator) if operator.clocked() => {
+                self.call(now_ms, |operator, scope| operator.on_clock(scope))
+            }
             Body::Operator(_) => Ok(()),
         }
     }
@@ -100,9 +102,7 @@ impl Node {
     /// The state of this operator alone.
     pub fn snapshot(&mut self, epoch: Epoch) -> Result<NodeSnapshot> {
         let (blob, staged) = match &mut self.body {
-            Body::Sink(sink) => {
-                (sink.prepare(epoch)?, None)
-            }
+            Body::Sink(sink) => (sink.prepare(epoch)?, None),
             Body::Operator(operator) => {
                 let blob = operator.snapshot(self.store.as_mut())?;
                 self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
@@ -188,6 +188,7 @@ pub(super) fn failed(subtask: SubtaskId, name: &str, error: Error) -> Exit {
         return Exit::Cancelled;
     }
     // An error that comes up from an operator below has been named there.
-    let message = if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
+    let message =
+        if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
     Exit::Failed(subtask.operator, Error::new(error.code, message))
 }

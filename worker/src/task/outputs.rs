@@ -20,7 +20,10 @@ pub enum ExchangeOutput {
     One(Channel),
     Hash(Partitioner, Vec<Channel>),
     /// Whole batches in turn.
-    Rebalance { next: usize, channels: Vec<Channel> },
+    Rebalance {
+        next: usize,
+        channels: Vec<Channel>,
+    },
 }
 
 pub enum Target {
@@ -53,8 +56,9 @@ impl ExchangeOutput {
     fn send(&mut self, batch: RecordBatch) -> Result<()> {
         match self {
             ExchangeOutput::One(channel) => channel.send(Frame::Data(batch)).map_err(gone),
-            ExchangeOutput::Hash(partitioner, channels) => partitioner
-                .split(&batch, &mut |subtask, rows| channels[subtask].send(Frame::Data(rows)).map_err(gone)),
+            ExchangeOutput::Hash(partitioner, channels) => {
+                partitioner.split(&batch, &mut |subtask, rows| channels[subtask].send(Frame::Data(rows)).map_err(gone))
+            }
             ExchangeOutput::Rebalance { next, channels } => {
                 *next = (*next + 1) % channels.len();
                 channels[*next].send(Frame::Data(batch)).map_err(gone)

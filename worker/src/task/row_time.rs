@@ -19,7 +19,10 @@ pub struct RowTime {
 impl RowTime {
     pub fn compile(expr: &Expr, input: &Schema) -> Result<RowTime> {
         let (DataType::Timestamp(unit) | DataType::TimestampLtz(unit)) = expr.ty else {
-            return Err(Error::invalid(format!("a watermark of type {}; TIMESTAMP or TIMESTAMP_LTZ is accepted", expr.ty)));
+            return Err(Error::invalid(format!(
+                "a watermark of type {}; TIMESTAMP or TIMESTAMP_LTZ is accepted",
+                expr.ty
+            )));
         };
         let (expr, delay_ticks) = match &expr.kind {
             ExprKind::Binary { op: BinaryOp::Sub, left, right } if left.ty == expr.ty => match right.kind {

@@ -1,8 +1,9 @@
 //! A task that reads from outside: poll, compute columns, stamp watermarks per lane, run the tree below.
 
 use super::gated::{Answered, Linger, linger, send};
-use super::node::{failed, Node};
+use super::node::{Node, failed};
 use super::outputs::Outputs;
+use super::row_time::RowTime;
 use super::{Clock, Control, Events, Exit, NodeSnapshot, TaskEvent};
 use crate::connector::{Polled, Source, SourceBatch};
 use crate::error::Result;
@@ -11,7 +12,6 @@ use crate::expr::{CalcProgram, EvalContext};
 use crate::frame::END_OF_TIME;
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
-use super::row_time::RowTime;
 use crate::time::{Change, Merge};
 use ef_proto::ids::{Epoch, SubtaskId};
 use ef_proto::plan::Output;

@@ -66,7 +66,11 @@ pub fn run(args: Args) -> Exit {
     start_log();
     let options = RunOptions { plan, state_dir: None, resume: Resume::Fresh, memory_bytes: None, commit_early: false };
     let live = std::io::stderr().is_terminal();
-    let ended = embedded::run(options, &mut |view| if live { Live::show(view) });
+    let ended = embedded::run(options, &mut |view| {
+        if live {
+            Live::show(view)
+        }
+    });
     if live {
         Live::clear();
     }

@@ -63,7 +63,8 @@ impl JobArgs {
     pub fn read(&self) -> Result<Read, String> {
         let path = self.file.display();
         if self.file.as_os_str() == "-" {
-            let sql = std::io::read_to_string(std::io::stdin()).map_err(|e| format!("cannot read standard input: {e}"))?;
+            let sql =
+                std::io::read_to_string(std::io::stdin()).map_err(|e| format!("cannot read standard input: {e}"))?;
             return Ok(Read { sql, name: "stdin".into() });
         }
         let sql = std::fs::read_to_string(&self.file).map_err(|e| format!("cannot read {path}: {e}"))?;
@@ -104,7 +105,11 @@ pub fn run(args: Args) -> Exit {
     };
     start_log();
     let live = !args.quiet && std::io::stderr().is_terminal();
-    let ended = embedded::run(options, &mut |view| if live { Live::show(view) });
+    let ended = embedded::run(options, &mut |view| {
+        if live {
+            Live::show(view)
+        }
+    });
     if live {
         Live::clear();
     }

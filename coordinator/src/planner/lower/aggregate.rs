@@ -306,11 +306,7 @@ fn aggregates(calls: &[Call], at: &[usize]) -> Vec<Aggregate> {
 }
 
 /// Sessions belong to the keys of PARTITION BY; aggregated by others they would be other sessions.
-fn check_session_keys(
-    assign: &super::rel::Assign,
-    keys: &[(Expr, Field)],
-    rel: &Rel,
-) -> Result<(), PlannerError> {
+fn check_session_keys(assign: &super::rel::Assign, keys: &[(Expr, Field)], rel: &Rel) -> Result<(), PlannerError> {
     if !matches!(assign.window, Window::Session { .. }) {
         return Ok(());
     }
@@ -323,8 +319,9 @@ fn check_session_keys(
     let partition = if partition.is_empty() { "nothing".to_string() } else { partition.join(", ") };
     let keys: Vec<&str> = keys.iter().map(|(_, field)| field.name.as_str()).collect();
     let message = format!("SESSION is partitioned by {partition}, and its rows are grouped by ({})", keys.join(", "));
-    Err(PlannerError::new(message, Span::UNKNOWN)
-        .hint("accepted: SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap) with GROUP BY k, window_start, window_end"))
+    Err(PlannerError::new(message, Span::UNKNOWN).hint(
+        "accepted: SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap) with GROUP BY k, window_start, window_end",
+    ))
 }
 
 fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<Call, PlannerError> {
@@ -359,7 +356,8 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
     if !params.order_by.is_empty() {
         return Err(fail(format!("ORDER BY inside {sql} is not yet supported")).hint("values come in order of arrival"));
     }
-    if params.distinct && !matches!(function, AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max)
+    if params.distinct
+        && !matches!(function, AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max)
     {
         return Err(fail(format!("{sql}(DISTINCT …) is not yet supported")).hint("accepted: COUNT(DISTINCT column)"));
     }
@@ -367,7 +365,9 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
         [arg] if function == AggregateFunction::Count && !params.distinct && is_non_null_literal(arg) => None,
         [] if function == AggregateFunction::Count => None,
         [arg] => Some(rel.over_base(expr::lower(arg, schema)?)),
-        args => return Err(fail(format!("{sql} of {} columns is not supported", args.len())).hint("accepted: one column")),
+        args => {
+            return Err(fail(format!("{sql} of {} columns is not supported", args.len())).hint("accepted: one column"));
+        }
     };
     let ty = name.ty.clone();
     let arg = arg.map(|arg| match function {

@@ -52,7 +52,11 @@ impl Settings {
         let duration = |key: &str| get(key).and_then(parse_duration_ms).filter(|ms| *ms > 0);
         let settings = Settings {
             name: get("pipeline.name").unwrap_or(&options.name).to_string(),
-            parallelism: options.parallelism.or(get("parallelism.default").and_then(|n| n.parse().ok())).unwrap_or(1).max(1),
+            parallelism: options
+                .parallelism
+                .or(get("parallelism.default").and_then(|n| n.parse().ok()))
+                .unwrap_or(1)
+                .max(1),
             max_parallelism: get("pipeline.max-parallelism")
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(MAX_PARALLELISM_DEFAULT),
@@ -61,8 +65,11 @@ impl Settings {
         };
         if settings.parallelism > u32::from(settings.max_parallelism) {
             let (found, max) = (settings.parallelism, settings.max_parallelism);
-            return Err(PlannerError::new(format!("parallelism {found} is more than the {max} key groups"), Span::UNKNOWN)
-                .hint(format!("accepted: 1 to {max}, or a larger SET 'pipeline.max-parallelism'")));
+            return Err(PlannerError::new(
+                format!("parallelism {found} is more than the {max} key groups"),
+                Span::UNKNOWN,
+            )
+            .hint(format!("accepted: 1 to {max}, or a larger SET 'pipeline.max-parallelism'")));
         }
         Ok(settings)
     }
@@ -119,4 +126,3 @@ pub fn normalised(config: BTreeMap<String, String>) -> BTreeMap<String, String> 
     };
     config.into_iter().map(|(key, text)| (key.clone(), value(&key, text))).collect()
 }
-

@@ -61,7 +61,9 @@ impl Lowering<'_> {
         match expr {
             DfExpr::Alias(Alias { expr, .. }) => self.expr(expr),
             DfExpr::Column(column) => self.column(column),
-            DfExpr::Literal(value, _) => scalar::literal(value).map_err(|error| PlannerError::new(error, Span::UNKNOWN)),
+            DfExpr::Literal(value, _) => {
+                scalar::literal(value).map_err(|error| PlannerError::new(error, Span::UNKNOWN))
+            }
             DfExpr::BinaryExpr(binary) => self.binary(expr, binary),
             DfExpr::Like(like) => self.like(like),
             DfExpr::Not(input) => self.unary(UnaryOp::Not, input),
@@ -87,18 +89,19 @@ impl Lowering<'_> {
     }
 
     fn column(&self, column: &Column) -> Lowered {
-        let index = self.schema.index_of_column(column).map_err(|_| {
-            PlannerError::new(format!("column `{}` is not there", column.flat_name()), Span::UNKNOWN)
-        })?;
+        let index = self
+            .schema
+            .index_of_column(column)
+            .map_err(|_| PlannerError::new(format!("column `{}` is not there", column.flat_name()), Span::UNKNOWN))?;
         let arrow = self.schema.field(index).data_type();
         Ok(Expr::column(index, closed(arrow, &column.name, Span::UNKNOWN)?))
     }
 
     /// The type that DataFusion gives the expression, in the closed set.
     fn ty(&self, expr: &DfExpr) -> Result<DataType, PlannerError> {
-        let arrow = expr.get_type(self.schema).map_err(|error| {
-            PlannerError::new(format!("`{expr}`: {}", error.strip_backtrace()), span_of(expr))
-        })?;
+        let arrow = expr
+            .get_type(self.schema)
+            .map_err(|error| PlannerError::new(format!("`{expr}`: {}", error.strip_backtrace()), span_of(expr)))?;
         closed(&arrow, &expr.to_string(), span_of(expr))
     }
 
@@ -156,9 +159,7 @@ impl Lowering<'_> {
             BinaryOp::And | BinaryOp::Or => {
                 (to_type(left, &DataType::Boolean), to_type(right, &DataType::Boolean), DataType::Boolean)
             }
-            BinaryOp::Concat => {
-                (to_type(left, &DataType::String), to_type(right, &DataType::String), DataType::String)
-            }
+            BinaryOp::Concat => (to_type(left, &DataType::String), to_type(right, &DataType::String), DataType::String),
             op if op.is_comparison() || matches!(op, BinaryOp::IsDistinctFrom | BinaryOp::IsNotDistinctFrom) => {
                 let (left, right) = alike(left, right, &binary.op).map_err(|e| PlannerError::new(e, span_of(whole)))?;
                 (left, right, DataType::Boolean)
@@ -406,4 +407,3 @@ pub fn is_non_null_literal(expr: &DfExpr) -> bool {
         _ => false,
     }
 }
-

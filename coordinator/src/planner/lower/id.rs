@@ -46,7 +46,9 @@ fn shape(node: &Node, graph: &Graph, hashes: &[u64]) -> String {
         OperatorKind::Source(source) => format!("source {}", source.table),
         OperatorKind::Sink(sink) => format!("sink {}", sink.table),
         OperatorKind::Calc(calc) => match node.inputs[0].as_slice() {
-            [port] if source_of(*port, graph).is_some() => calc_shape(calc, source_of(*port, graph), &inputs_of(*port, hashes)),
+            [port] if source_of(*port, graph).is_some() => {
+                calc_shape(calc, source_of(*port, graph), &inputs_of(*port, hashes))
+            }
             _ => calc_shape(calc, None, &inputs()),
         },
         OperatorKind::WindowAssign(assign) => {

@@ -35,7 +35,10 @@ use source::Sources;
 pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> {
     let settings = config::Settings::parse(&bound.config, options)?;
     if bound.inserts.is_empty() {
-        return Err(PlannerError::new("nothing to run: the file has no INSERT INTO and no final SELECT", Span::UNKNOWN));
+        return Err(PlannerError::new(
+            "nothing to run: the file has no INSERT INTO and no final SELECT",
+            Span::UNKNOWN,
+        ));
     }
     let mut lowering = Lowering {
         sources: Sources::new(&bound.inserts, &bound.catalog, &settings)?,
@@ -122,9 +125,13 @@ impl Lowering<'_> {
         let mut rels = Vec::with_capacity(union.inputs.len());
         for input in &union.inputs {
             let mut rel = self.plan(input)?;
-            let typed = rel.names.iter().zip(&rel.columns).zip(&names).enumerate().map(|(i, ((_, column), name))| {
-                expr::to_type(Expr::column(i, column.ty.clone()), &name.ty)
-            });
+            let typed = rel
+                .names
+                .iter()
+                .zip(&rel.columns)
+                .zip(&names)
+                .enumerate()
+                .map(|(i, ((_, column), name))| expr::to_type(Expr::column(i, column.ty.clone()), &name.ty));
             let typed = typed.collect();
             rel.project(typed, names.clone(), &mut self.graph);
             rel.make(&mut self.graph);
@@ -214,11 +221,8 @@ fn datafusion(error: DataFusionError) -> PlannerError {
 }
 
 fn takes_no_changelog(what: &str) -> PlannerError {
-    PlannerError::new(
-        format!("{what} over rows that are updated later is not supported"),
-        Span::UNKNOWN,
-    )
-    .hint("a GROUP BY on window_start and window_end, or no GROUP BY, below it makes rows that are final")
+    PlannerError::new(format!("{what} over rows that are updated later is not supported"), Span::UNKNOWN)
+        .hint("a GROUP BY on window_start and window_end, or no GROUP BY, below it makes rows that are final")
 }
 
 fn unsupported(plan: &LogicalPlan) -> PlannerError {
@@ -235,7 +239,9 @@ fn unsupported(plan: &LogicalPlan) -> PlannerError {
             window.window_expr.first().map(span_of),
         ),
         LogicalPlan::Values(_) => ("VALUES", "a table with a connector", None),
-        LogicalPlan::EmptyRelation(_) => ("a query that reads no table", "a FROM with a table, and a WHERE that can be true", None),
+        LogicalPlan::EmptyRelation(_) => {
+            ("a query that reads no table", "a FROM with a table, and a WHERE that can be true", None)
+        }
         LogicalPlan::Unnest(_) => ("UNNEST", "`array[i]` for single elements", None),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "a plain WITH", None),
         LogicalPlan::Distinct(_) => ("SELECT DISTINCT ON", "SELECT DISTINCT, or GROUP BY with FIRST_VALUE", None),

@@ -8,9 +8,7 @@ use super::graph::{Graph, Node, NodeId, Port};
 use super::id;
 use ef_proto::connector::SinkConnector;
 use ef_proto::ids::OperatorId;
-use ef_proto::plan::{
-    Aggregate, Edge, Exchange, Operator, OperatorKind, Output, Phase, Time, Window, WindowAggregate,
-};
+use ef_proto::plan::{Aggregate, Edge, Exchange, Operator, OperatorKind, Output, Phase, Time, Window, WindowAggregate};
 use ef_proto::schema::{DataType, Field, Schema};
 
 /// Operators in topological order, and the edges between them.

@@ -181,10 +181,7 @@ fn sensor_plans_are_as_the_golden_files_say() {
     };
     golden("nab_tumble_1h", &windowed("TUMBLE(TABLE nab, DESCRIPTOR(ts), INTERVAL '1' HOUR)"));
     golden("nab_hop_1h_5min", &windowed("HOP(TABLE nab, DESCRIPTOR(ts), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)"));
-    golden(
-        "nab_session",
-        &windowed("SESSION(TABLE nab PARTITION BY device_id, DESCRIPTOR(ts), INTERVAL '10' MINUTE)"),
-    );
+    golden("nab_session", &windowed("SESSION(TABLE nab PARTITION BY device_id, DESCRIPTOR(ts), INTERVAL '10' MINUTE)"));
     golden("filter", &format!("{SENSOR} SELECT device_id, `value` * 2 AS twice FROM nab WHERE `value` > 80.0;"));
     golden(
         "changelog",
@@ -246,15 +243,19 @@ fn ids_survive_parallelism_settings_and_other_inserts() {
     );
     let ids = |sql: &str, parallelism| -> BTreeSet<_> {
         let plan = planned(sql, parallelism);
-        let lasting = plan.operators.iter().filter(
-            |op| !matches!(&op.kind, OperatorKind::WindowAggregate(w) if w.phase == Phase::Local),
-        );
+        let lasting = plan
+            .operators
+            .iter()
+            .filter(|op| !matches!(&op.kind, OperatorKind::WindowAggregate(w) if w.phase == Phase::Local));
         lasting.filter(|op| op.kind.name() != "Calc").map(|op| op.id).collect()
     };
     let alone = ids(&format!("{tables} {query}"), 1);
     assert_eq!(alone.len(), 3);
     assert_eq!(alone, ids(&format!("{tables} {query}"), 4));
-    assert_eq!(alone, ids(&format!("SET 'table.exec.state.ttl' = '1 h'; SET 'state.backend' = 'rocksdb'; {tables} {query}"), 4));
+    assert_eq!(
+        alone,
+        ids(&format!("SET 'table.exec.state.ttl' = '1 h'; SET 'state.backend' = 'rocksdb'; {tables} {query}"), 4)
+    );
     let other = "INSERT INTO b SELECT device_id, `value` FROM nab;";
     let both = ids(&format!("{tables} {other} {query}"), 4);
     assert!(alone.is_subset(&both), "{alone:?} {both:?}");
@@ -360,7 +361,9 @@ fn what_is_not_supported_is_rejected_by_name() {
     for (query, expected) in table {
         match try_plan(&format!("{SENSOR}\n{two}\n{sink}\n{query}"), 2) {
             Ok(plan) => wrong += &format!("accepted: {query}\n{}\n", text(&plan)),
-            Err(error) if !error.to_string().contains(expected) => wrong += &format!("{query}\n  {error}\n  not: {expected}\n"),
+            Err(error) if !error.to_string().contains(expected) => {
+                wrong += &format!("{query}\n  {error}\n  not: {expected}\n")
+            }
             Err(error) if error.to_string().contains("internal error") => wrong += &format!("{query}\n  {error}\n"),
             Err(_) => {}
         }

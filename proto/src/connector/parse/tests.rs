@@ -68,16 +68,56 @@ fn an_error_names_the_key_what_was_found_and_what_would_be_accepted() {
     let fs = [("connector", "filesystem"), ("path", "x"), ("format", "csv")];
     let with = |key, value| [&fs[..], &[(key, value)]].concat();
     for (pairs, key, message) in [
-        (vec![], "connector", "table `t`: option 'connector' is missing, expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)"),
-        (vec![("connector", "kafka")], "connector", "table `t`: option 'connector': found 'kafka', expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)"),
-        (vec![("connector", "filesystem"), ("format", "csv")], "path", "table `t`: option 'path' is missing, expected a file, a directory or a glob"),
-        (with("csv.allow-comment", "true"), "csv.allow-comment", "table `t`: unknown option 'csv.allow-comment', did you mean 'csv.allow-comments'"),
-        (with("csv.header", "yes"), "csv.header", "table `t`: option 'csv.header': found 'yes', expected 'true' or 'false'"),
-        (with("csv.field-delimiter", "||"), "csv.field-delimiter", "table `t`: option 'csv.field-delimiter': found '||', expected one ASCII character, or '\\t'"),
-        (with("source.monitor-interval", "soon"), "source.monitor-interval", "table `t`: option 'source.monitor-interval': found 'soon', expected a duration of at least 1 ms like '500 ms', '5 s'"),
-        (vec![("connector", "datagen"), ("fields.idd.min", "1")], "fields.idd.min", "table `t`: unknown option 'fields.idd.min', did you mean 'fields.id.min' or 'fields.id.kind' or 'fields.id.max'"),
-        (vec![("connector", "datagen"), ("fields.id.min", "5"), ("fields.id.max", "4")], "fields.id.min", "table `t`: option 'fields.id.min' is greater than 'fields.id.max', expected it to be at most that"),
-        (vec![("connector", "nexmark")], "connector", "table `t`: connector 'nexmark' has no column `id`, expected `event_type`, `person`, `auction`, `bid`"),
+        (
+            vec![],
+            "connector",
+            "table `t`: option 'connector' is missing, expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)",
+        ),
+        (
+            vec![("connector", "kafka")],
+            "connector",
+            "table `t`: option 'connector': found 'kafka', expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)",
+        ),
+        (
+            vec![("connector", "filesystem"), ("format", "csv")],
+            "path",
+            "table `t`: option 'path' is missing, expected a file, a directory or a glob",
+        ),
+        (
+            with("csv.allow-comment", "true"),
+            "csv.allow-comment",
+            "table `t`: unknown option 'csv.allow-comment', did you mean 'csv.allow-comments'",
+        ),
+        (
+            with("csv.header", "yes"),
+            "csv.header",
+            "table `t`: option 'csv.header': found 'yes', expected 'true' or 'false'",
+        ),
+        (
+            with("csv.field-delimiter", "||"),
+            "csv.field-delimiter",
+            "table `t`: option 'csv.field-delimiter': found '||', expected one ASCII character, or '\\t'",
+        ),
+        (
+            with("source.monitor-interval", "soon"),
+            "source.monitor-interval",
+            "table `t`: option 'source.monitor-interval': found 'soon', expected a duration of at least 1 ms like '500 ms', '5 s'",
+        ),
+        (
+            vec![("connector", "datagen"), ("fields.idd.min", "1")],
+            "fields.idd.min",
+            "table `t`: unknown option 'fields.idd.min', did you mean 'fields.id.min' or 'fields.id.kind' or 'fields.id.max'",
+        ),
+        (
+            vec![("connector", "datagen"), ("fields.id.min", "5"), ("fields.id.max", "4")],
+            "fields.id.min",
+            "table `t`: option 'fields.id.min' is greater than 'fields.id.max', expected it to be at most that",
+        ),
+        (
+            vec![("connector", "nexmark")],
+            "connector",
+            "table `t`: connector 'nexmark' has no column `id`, expected `event_type`, `person`, `auction`, `bid`",
+        ),
     ] {
         let error = source(&pairs).expect_err("not acceptable");
         assert_eq!((error.key.as_str(), error.message.as_str()), (key, message));
@@ -92,7 +132,10 @@ fn a_changelog_reaches_files_only_as_changelog_json() {
     let changelog = [("connector", "filesystem"), ("path", "x"), ("format", "changelog-json")];
     assert!(matches!(sink(&changelog, true), Ok((_, Some(Format::ChangelogJson(_))))));
     assert!(source(&changelog).is_err());
-    assert!(matches!(sink(&[("connector", "print"), ("print-identifier", "p")], true), Ok((SinkConnector::Print { .. }, None))));
+    assert!(matches!(
+        sink(&[("connector", "print"), ("print-identifier", "p")], true),
+        Ok((SinkConnector::Print { .. }, None))
+    ));
     assert!(matches!(sink(&[("connector", "blackhole")], true), Ok((SinkConnector::Blackhole, None))));
 }
 
@@ -135,7 +178,9 @@ fn csv_characters_and_quoting_are_checked() {
         panic!("csv expected")
     };
     assert_eq!((csv.delimiter, csv.quote, csv.null_literal.as_deref()), (b'\t', Some(b'"'), Some("n/a")));
-    let Ok((_, Some(Format::Csv(csv)))) = parse(&[("csv.disable-quote-character", "true")]) else { panic!("csv expected") };
+    let Ok((_, Some(Format::Csv(csv)))) = parse(&[("csv.disable-quote-character", "true")]) else {
+        panic!("csv expected")
+    };
     assert_eq!(csv.quote, None);
     assert!(parse(&[("csv.disable-quote-character", "true"), ("csv.quote-character", "'")]).is_err());
     assert!(parse(&[("csv.quote-character", ",")]).is_err());

@@ -119,7 +119,9 @@ fn more_failures_in_a_row_than_tolerable_fail_the_job() {
     assert!(matches!(machine.step(failed, 6)[..], [Action::Abort { .. }]));
     machine.step(Event::Request, 7);
     let actions = machine.step(declined(4), 8);
-    let [Action::Abort { epoch: Epoch(4), .. }, Action::FailJob { reason }] = &actions[..] else { panic!("{actions:?}") };
+    let [Action::Abort { epoch: Epoch(4), .. }, Action::FailJob { reason }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
     assert!(reason.contains("2 checkpoints") && reason.contains("disk full"), "{reason}");
     assert_eq!(machine.step(Event::Request, 9), [Action::Ignore(Event::Request)]);
 }
@@ -164,7 +166,8 @@ fn job_without_sinks_is_published_at_once() {
 
 #[test]
 fn restored_checkpoints_count_for_retention_and_epochs_go_on() {
-    let mut machine = Checkpoints::new(on_request(), subtasks(), sinks(), Some(Epoch(9))).retaining([Epoch(5), Epoch(7)]);
+    let mut machine =
+        Checkpoints::new(on_request(), subtasks(), sinks(), Some(Epoch(9))).retaining([Epoch(5), Epoch(7)]);
     assert_eq!(machine.step(Event::Request, 0), [trigger(10, Cause::Requested)]);
     assert_eq!(run_through(&mut machine, 10, 1), [Action::Complete(Epoch(10)), Action::Retire(vec![Epoch(5)])]);
 }

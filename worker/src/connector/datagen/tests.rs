@@ -93,7 +93,8 @@ fn rows_of_every_type_are_the_same_at_any_parallelism_and_restore_point() {
 
 #[test]
 fn values_keep_to_their_ranges_and_pruning_changes_none() {
-    let physical = Schema::new(vec![field("a", DataType::Int32), field("b", DataType::Float64), field("c", DataType::String)]);
+    let physical =
+        Schema::new(vec![field("a", DataType::Int32), field("b", DataType::Float64), field("c", DataType::String)]);
     let spec = parsed(
         &physical,
         &[

@@ -89,7 +89,10 @@ impl FileSink {
     ) -> Result<FileSink> {
         let directory = PathBuf::from(&options.path);
         if directory.is_file() {
-            let what = format!("table `{}`: '{}' is a file, expected a directory to write files in", place.table, options.path);
+            let what = format!(
+                "table `{}`: '{}' is a file, expected a directory to write files in",
+                place.table, options.path
+            );
             return Err(Error::invalid(what));
         }
         fs::create_dir_all(&directory).map_err(|e| cannot("create directory", &directory, &e))?;

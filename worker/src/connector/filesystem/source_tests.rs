@@ -59,7 +59,15 @@ impl Setup {
             project: vec![],
             watermark: None,
         };
-        let place = Place { table: "t".into(), index, parallelism, job: "j".into(), operator: ef_proto::ids::OperatorId(0), incarnation: 0, now_ms: 0 };
+        let place = Place {
+            table: "t".into(),
+            index,
+            parallelism,
+            job: "j".into(),
+            operator: ef_proto::ids::OperatorId(0),
+            incarnation: 0,
+            now_ms: 0,
+        };
         let clock = self.clock.clone();
         FilesystemSource::new(&source, &options, &place, restored, Box::new(move || clock.load(Ordering::Relaxed)))
     }

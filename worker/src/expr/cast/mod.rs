@@ -5,8 +5,6 @@ mod number;
 mod text;
 mod time;
 
-
-
 use super::value::{Kernel, Value, nulls, row_of};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int8Type;

@@ -4,9 +4,9 @@
 use super::misfit;
 use crate::expr::decimal::{self, POWERS};
 use crate::expr::value::{Kernel, Longs, build, from_longs};
+use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, Decimal128Array, Float32Array, Float64Array};
-use arrow_array::cast::AsArray;
 use ef_proto::schema::DataType;
 use std::sync::Arc;
 
@@ -76,16 +76,12 @@ pub(super) fn kernel(from: &DataType, to: &DataType, safe: bool) -> Option<Kerne
                 })
             })
         }
-        (T::Float32, T::Float64) => {
-            Box::new(move |args, _| {
-                Ok(Arc::new(args[0].primitive::<Float32Type>().unary::<_, Float64Type>(|v| v as f64)))
-            })
-        }
-        (T::Float64, T::Float32) => {
-            Box::new(move |args, _| {
-                Ok(Arc::new(args[0].primitive::<Float64Type>().unary::<_, Float32Type>(|v| v as f32)))
-            })
-        }
+        (T::Float32, T::Float64) => Box::new(move |args, _| {
+            Ok(Arc::new(args[0].primitive::<Float32Type>().unary::<_, Float64Type>(|v| v as f64)))
+        }),
+        (T::Float64, T::Float32) => Box::new(move |args, _| {
+            Ok(Arc::new(args[0].primitive::<Float64Type>().unary::<_, Float32Type>(|v| v as f32)))
+        }),
         (T::Float32 | T::Float64, _) => {
             let single = from == T::Float32;
             let float = move |args: &[crate::expr::value::Value]| -> Float64Array {
@@ -155,7 +151,11 @@ pub(super) fn kernel(from: &DataType, to: &DataType, safe: bool) -> Option<Kerne
                         return Ok(None);
                     }
                     let v = decimals.value(row);
-                    let whole = if scale >= 0 { Some(v / POWERS[scale.min(38) as usize]) } else { decimal::rescale(v, scale, 0) };
+                    let whole = if scale >= 0 {
+                        Some(v / POWERS[scale.min(38) as usize])
+                    } else {
+                        decimal::rescale(v, scale, 0)
+                    };
                     let whole = whole.and_then(|v| i64::try_from(v).ok()).filter(|v| fits(*v, &to));
                     misfit(whole, safe, || shown(v, scale), &to)
                 })

@@ -187,7 +187,9 @@ pub(super) fn parse(to: &DataType, safe: bool) -> Option<Kernel> {
         T::Int32 => Box::new(|t| t.parse::<i32>().ok().map(i64::from)),
         T::Int64 => Box::new(|t| t.parse().ok()),
         T::Date => Box::new(|t| {
-            let day = t.get(..10).filter(|_| t.len() > 10 && civil::parse_timestamp(t.as_bytes(), ef_proto::schema::Unit::Milli).is_some());
+            let day = t.get(..10).filter(|_| {
+                t.len() > 10 && civil::parse_timestamp(t.as_bytes(), ef_proto::schema::Unit::Milli).is_some()
+            });
             civil::parse_date(day.unwrap_or(t).as_bytes()).map(i64::from)
         }),
         T::Time => Box::new(|t| civil::parse_time(t.as_bytes()).map(i64::from)),

@@ -41,8 +41,7 @@ pub(super) fn compile(
         .ok_or_else(|| wrong("no function of this name, neither EdgeFlow's nor DataFusion's".into()))?
         .clone();
     let nodes = args.iter().map(node).collect::<Result<Vec<_>>>()?;
-    let given: Vec<_> =
-        args.iter().map(|a| Arc::new(arrow_schema::Field::new("arg", a.ty.to_arrow(), true))).collect();
+    let given: Vec<_> = args.iter().map(|a| Arc::new(arrow_schema::Field::new("arg", a.ty.to_arrow(), true))).collect();
     let fields = if given.is_empty() {
         vec![]
     } else {

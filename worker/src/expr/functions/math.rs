@@ -67,9 +67,7 @@ fn floats(from: &DataType, f: fn(f64) -> f64) -> Result<Kernel, String> {
 /// FLOOR and CEIL: the type stays, a decimal keeps its scale.
 fn whole(ty: DataType, float: fn(f64) -> f64, exact: fn(i128, i128) -> i128) -> Result<Kernel, String> {
     Ok(match ty {
-        DataType::Float32 => {
-            Box::new(move |args, _| Ok(map::<Float32Type>(&args[0], &ty, |v| float(v as f64) as f32)))
-        }
+        DataType::Float32 => Box::new(move |args, _| Ok(map::<Float32Type>(&args[0], &ty, |v| float(v as f64) as f32))),
         DataType::Float64 => Box::new(move |args, _| Ok(map::<Float64Type>(&args[0], &ty, float))),
         DataType::Decimal { precision, scale } if scale > 0 => Box::new(move |args, rows| {
             let values = args[0].array().as_primitive::<Decimal128Type>();
@@ -140,7 +138,8 @@ fn round(digits_ty: Option<DataType>, ty: DataType) -> Result<Kernel, String> {
                     if d < -38 {
                         return Ok(Some(0));
                     }
-                    let rounded = decimal::rescale(v, *scale, d as i8).and_then(|v| decimal::rescale(v, d as i8, *scale));
+                    let rounded =
+                        decimal::rescale(v, *scale, d as i8).and_then(|v| decimal::rescale(v, d as i8, *scale));
                     let rounded = rounded.ok_or_else(|| format!("the result does not fit {ty}"))?;
                     in_range(rounded, *precision, &ty).map(Some)
                 })

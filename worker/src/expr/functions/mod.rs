@@ -150,12 +150,7 @@ fn library_call(
 }
 
 #[cfg(not(feature = "functions"))]
-fn library_call(
-    name: &str,
-    _: &[Expr],
-    _: &DataType,
-    _: &mut dyn FnMut(&Expr) -> Result<Node>,
-) -> Result<Compiled> {
+fn library_call(name: &str, _: &[Expr], _: &DataType, _: &mut dyn FnMut(&Expr) -> Result<Node>) -> Result<Compiled> {
     Err(Error::invalid(format!(
         "{name}: function `{name}` is in DataFusion's library, and this worker is built without the cargo feature `functions`"
     )))

@@ -33,9 +33,9 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], ty: &DataType) -> Re
                 list.map(|a| Arc::new(a) as ArrayRef).map_err(|e| e.to_string())
             })
         }
-        Builtin::MakeRow => Box::new(move |args, rows| {
-            row_of(&ty, args.iter().map(|v| v.to_array(rows)).collect(), None, rows)
-        }),
+        Builtin::MakeRow => {
+            Box::new(move |args, rows| row_of(&ty, args.iter().map(|v| v.to_array(rows)).collect(), None, rows))
+        }
         Builtin::Cardinality => {
             let list = matches!(types[0], DataType::Array(_));
             Box::new(move |args, rows| {
@@ -71,9 +71,8 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], ty: &DataType) -> Re
                     let wanted = args[1].to_array(rows);
                     let offsets = map.offsets();
                     let (first, last) = (offsets[0] as usize, offsets[rows] as usize);
-                    let row_of_entry: UInt32Array = (0..rows)
-                        .flat_map(|row| (offsets[row]..offsets[row + 1]).map(move |_| row as u32))
-                        .collect();
+                    let row_of_entry: UInt32Array =
+                        (0..rows).flat_map(|row| (offsets[row]..offsets[row + 1]).map(move |_| row as u32)).collect();
                     let wanted = arrow_select::take::take(&wanted, &row_of_entry, None).map_err(|e| e.to_string())?;
                     let keys = map.keys().slice(first, last - first);
                     let same = equal(&[Value::Array(keys), Value::Array(wanted)], last - first)?;

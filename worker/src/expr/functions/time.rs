@@ -57,8 +57,12 @@ fn part(name: &str) -> Result<Part, String> {
         "MICROSECOND" => Part::Microsecond,
         "NANOSECOND" => Part::Nanosecond,
         "EPOCH" => Part::Epoch,
-        other => return Err(format!("time unit '{other}' is not known; expected YEAR, QUARTER, MONTH, WEEK, DAY, \
-                                     HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND, NANOSECOND, DOY, DOW, EPOCH…")),
+        other => {
+            return Err(format!(
+                "time unit '{other}' is not known; expected YEAR, QUARTER, MONTH, WEEK, DAY, \
+                                     HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND, NANOSECOND, DOY, DOW, EPOCH…"
+            ));
+        }
     })
 }
 

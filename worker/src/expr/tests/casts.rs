@@ -70,5 +70,8 @@ fn nested_values_cast_item_by_item() {
 
 #[test]
 fn a_cast_that_does_not_exist_is_refused_at_the_start() {
-    check_fails(Expr::literal(Scalar::Int(1), DataType::Date).cast(DataType::Float64), "there is no cast from DATE to DOUBLE");
+    check_fails(
+        Expr::literal(Scalar::Int(1), DataType::Date).cast(DataType::Float64),
+        "there is no cast from DATE to DOUBLE",
+    );
 }

@@ -96,7 +96,8 @@ fn shown(array: &ArrayRef, ty: &DataType) -> Vec<String> {
 /// The literals of a tree, moved into columns: the same expression without anything to fold.
 fn unfold(expr: &Expr, columns: &mut Vec<(DataType, ArrayRef)>) -> Expr {
     let mut expr = expr.clone();
-    let fixed = |kind: &ExprKind| matches!(kind, ExprKind::Literal(Scalar::Null)) || !matches!(kind, ExprKind::Literal(_));
+    let fixed =
+        |kind: &ExprKind| matches!(kind, ExprKind::Literal(Scalar::Null)) || !matches!(kind, ExprKind::Literal(_));
     match &mut expr.kind {
         ExprKind::Literal(value) => {
             columns.push((expr.ty.clone(), column(&expr.ty, &[value.clone(), value.clone(), value.clone()])));
@@ -167,7 +168,7 @@ fn calc_filters_then_projects_and_copies_nothing_when_all_pass() {
     let values = column(&ty, &[Scalar::Int(1), Scalar::Null, Scalar::Int(3)]);
     let (input, batch) = batch(vec![(&ty, values.clone()), (&ty, values)]);
     let output = Schema::new(vec![Field::new("x", ty.clone(), true)]);
-    let mut run = |filter: Expr| {
+    let run = |filter: Expr| {
         let calc = ef_proto::plan::Calc { filter: Some(filter), project: vec![Expr::column(1, DataType::Int64)] };
         CalcProgram::compile(&calc, &input, &output).unwrap().run(&batch, &NOW).unwrap()
     };

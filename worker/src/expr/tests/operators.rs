@@ -78,7 +78,8 @@ fn logic_has_three_values() {
 #[test]
 fn rows_that_a_branch_does_not_take_cannot_fail_in_it() {
     let ty = DataType::Int64;
-    let (schema, rows) = batch(vec![(&ty, column(&ty, &[Scalar::Int(0), Scalar::Int(5), Scalar::Null, Scalar::Int(2)]))]);
+    let (schema, rows) =
+        batch(vec![(&ty, column(&ty, &[Scalar::Int(0), Scalar::Int(5), Scalar::Null, Scalar::Int(2)]))]);
     let x = || Expr::column(0, DataType::Int64);
     let quotient = || binary(Div, int(10), x());
     let not_zero = || binary(NotEq, x(), int(0));

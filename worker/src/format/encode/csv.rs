@@ -22,9 +22,7 @@ impl Encoder {
     /// None: the text needs quotes and there are none.
     fn write_text(&self, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let Csv { delimiter, quote, escape, .. } = self.options;
-        let special = |b: &u8| {
-            *b == delimiter || *b == b'\n' || *b == b'\r' || Some(*b) == quote || Some(*b) == escape
-        };
+        let special = |b: &u8| *b == delimiter || *b == b'\n' || *b == b'\r' || Some(*b) == quote || Some(*b) == escape;
         let edge = |b: Option<&u8>| b.is_none_or(|b| *b == b' ' || *b == b'#');
         let null = self.options.null_literal.as_deref().is_some_and(|null| null.as_bytes() == text);
         let holds_special = text.iter().any(special);

@@ -38,7 +38,8 @@ impl super::Encoder for Encoder {
             self.object.write(&views, row, out);
             if let Some(kinds) = kinds {
                 // A row for people to read; the shift is cheap beside a terminal.
-                let op = format!("{{\"_op\":\"{}\"{}", kind(kinds[row])?.short(), if views.is_empty() { "" } else { "," });
+                let op =
+                    format!("{{\"_op\":\"{}\"{}", kind(kinds[row])?.short(), if views.is_empty() { "" } else { "," });
                 out.splice(before..before + 1, op.into_bytes());
             }
             out.push(b'\n');

@@ -25,7 +25,15 @@ fn json(timestamps: TimestampFormat) -> Format {
 }
 
 fn csv() -> Csv {
-    Csv { on_error: OnError::Fail, delimiter: b',', quote: Some(b'"'), escape: None, null_literal: None, comments: false, header: false }
+    Csv {
+        on_error: OnError::Fail,
+        delimiter: b',',
+        quote: Some(b'"'),
+        escape: None,
+        null_literal: None,
+        comments: false,
+        header: false,
+    }
 }
 
 fn field(name: &str, ty: DataType) -> Field {
@@ -44,7 +52,8 @@ fn every_type_reads_back_from_json() {
         Some(NullBuffer::from(vec![true, false])),
     );
     let list_type = DataType::Array(Box::new(DataType::Int32));
-    let list = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None, Some(-3)]), Some(vec![])]);
+    let list =
+        ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None, Some(-3)]), Some(vec![])]);
     let arrow_schema::DataType::List(item) = list_type.to_arrow() else { panic!("arrays are lists") };
     let (_, offsets, values, nulls) = list.into_parts();
     let list = ListArray::new(item, offsets, values, nulls);
@@ -71,7 +80,11 @@ fn every_type_reads_back_from_json() {
         Arc::new(Int64Array::from(vec![Some(i64::MIN), Some(i64::MAX)])),
         Arc::new(Float32Array::from(vec![Some(0.1), Some(f32::NAN)])),
         Arc::new(Float64Array::from(vec![Some(1.0), Some(f64::NEG_INFINITY)])),
-        Arc::new(Decimal128Array::from(vec![Some(-5), Some(12_345_678_901_234_567_890_123_456_789)]).with_precision_and_scale(38, 3).expect("fits")),
+        Arc::new(
+            Decimal128Array::from(vec![Some(-5), Some(12_345_678_901_234_567_890_123_456_789)])
+                .with_precision_and_scale(38, 3)
+                .expect("fits"),
+        ),
         Arc::new(StringArray::from(vec![Some("a\"b\\c\n\u{1}é"), Some("")])),
         Arc::new(BinaryArray::from(vec![Some(&b"\xff\x00a"[..]), Some(b"ab")])),
         Arc::new(Date32Array::from(vec![Some(20_526), Some(-1)])),
@@ -100,9 +113,14 @@ fn every_type_reads_back_from_json() {
     assert_eq!(rows[1]["f32"], "NaN");
     assert_eq!(rows[1]["f64"], "-Infinity");
     assert_eq!((&rows[1]["row"], &rows[1]["list"], &rows[1]["bool"]), (&Value::Null, &json!([]), &Value::Null));
-    assert_eq!((&rows[1]["b"], &rows[1]["d"], &rows[1]["t"]), (&json!("YWI="), &json!("1969-12-31"), &json!("00:00:00.001")));
+    assert_eq!(
+        (&rows[1]["b"], &rows[1]["d"], &rows[1]["t"]),
+        (&json!("YWI="), &json!("1969-12-31"), &json!("00:00:00.001"))
+    );
     let iso = text(&json(TimestampFormat::Iso8601), fields, columns, false);
-    assert!(iso.contains(r#""ts3":"2026-03-14T06:59:00.000","#) && iso.contains(r#""ltz":"2026-03-14T06:59:00.273Z","#));
+    assert!(
+        iso.contains(r#""ts3":"2026-03-14T06:59:00.000","#) && iso.contains(r#""ltz":"2026-03-14T06:59:00.273Z","#)
+    );
 }
 
 #[test]
@@ -138,9 +156,18 @@ fn changelog_rows_carry_their_kind() {
 
 #[test]
 fn csv_quotes_what_would_not_read_back() {
-    let strings: ArrayRef =
-        Arc::new(StringArray::from(vec![Some("plain"), Some("a,b"), Some("say \"hi\""), Some(""), None, Some("n/a"), Some("two\nlines"), Some(" x")]));
-    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(3), Some(4), Some(5), Some(6), Some(7), Some(8)]));
+    let strings: ArrayRef = Arc::new(StringArray::from(vec![
+        Some("plain"),
+        Some("a,b"),
+        Some("say \"hi\""),
+        Some(""),
+        None,
+        Some("n/a"),
+        Some("two\nlines"),
+        Some(" x"),
+    ]));
+    let numbers: ArrayRef =
+        Arc::new(Int32Array::from(vec![Some(1), None, Some(3), Some(4), Some(5), Some(6), Some(7), Some(8)]));
     let fields = vec![field("s", DataType::String), field("n", DataType::Int32)];
     let options = Csv { null_literal: Some("n/a".into()), header: true, ..csv() };
     let out = text(&Format::Csv(options), fields.clone(), vec![strings.clone(), numbers.clone()], false);

@@ -1,9 +1,9 @@
 //! The aggregate functions as kinds of accumulator: what a group keeps (a [`State`]), how rows change it, what
 //! comes out. Each kind's `update` is one loop over a batch, specialised by type.
 
-use super::lane::{Lane, take};
-use super::numbers::{Cell, Count, Extreme, Moments, State, Sum, too_large};
 use super::Rows;
+use super::lane::{Lane, take};
+use super::numbers::{Cell, Count, Extreme, Moments, Powers, State, Sum, too_large};
 use crate::error::{Code, Error, Result};
 use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
@@ -140,7 +140,10 @@ impl Kind for Sums<f64> {
 
     fn finish(&self, cells: &mut dyn Iterator<Item = &Sum<f64>>) -> Result<ArrayRef> {
         let avg = self.avg();
-        doubles(&self.of.ty, cells.map(|cell| (cell.n != 0).then(|| if avg { cell.sum / cell.n as f64 } else { cell.sum })))
+        doubles(
+            &self.of.ty,
+            cells.map(|cell| (cell.n != 0).then(|| if avg { cell.sum / cell.n as f64 } else { cell.sum })),
+        )
     }
 
     fn states(&self, cells: &mut dyn Iterator<Item = &Sum<f64>>) -> Result<Vec<ArrayRef>> {
@@ -184,7 +187,8 @@ impl Kind for Sums<i128> {
 
     fn states(&self, cells: &mut dyn Iterator<Item = &Sum<i128>>) -> Result<Vec<ArrayRef>> {
         let cells: Vec<&Sum<i128>> = cells.collect();
-        let sums = wide(&self.sum_type(), cells.iter().map(|cell| Ok((self.avg() || cell.n != 0).then_some(cell.sum))))?;
+        let sums =
+            wide(&self.sum_type(), cells.iter().map(|cell| Ok((self.avg() || cell.n != 0).then_some(cell.sum))))?;
         Ok(if self.avg() { vec![sums, counts_array(cells.into_iter())] } else { vec![sums] })
     }
 
@@ -254,6 +258,25 @@ impl Kind for Spread {
         let mean = states[1].as_primitive::<Float64Type>();
         let m2 = states[2].as_primitive::<Float64Type>();
         Ok((0..n.len()).map(|i| Moments { n: n.value(i), mean: mean.value(i), m2: m2.value(i) }).collect())
+    }
+}
+
+/// STDDEV and VAR over a changelog.
+pub struct RetractableSpread {
+    pub of: Aggregate,
+}
+
+impl Kind for RetractableSpread {
+    type Cell = Powers;
+
+    fn update(&self, cells: &mut [Powers], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+        let mut wide = Vec::new();
+        let values = as_f64(needed(arg)?, &mut wide)?;
+        rows.fold(cells, |i| values[i])
+    }
+
+    fn finish(&self, cells: &mut dyn Iterator<Item = &Powers>) -> Result<ArrayRef> {
+        doubles(&self.of.ty, cells.map(|cell| spread(self.of.function, &cell.moments())))
     }
 }
 
@@ -476,7 +499,8 @@ impl<L: Lane> Kind for Arrivals<L> {
 
     fn finish(&self, cells: &mut dyn Iterator<Item = &Arrived<L>>) -> Result<ArrayRef> {
         let last = self.of.function == F::LastValue;
-        let pick = |cell: &Arrived<L>| if last { cell.values.last() } else { cell.values.first() }.map(|(_, v)| v.clone());
+        let pick =
+            |cell: &Arrived<L>| if last { cell.values.last() } else { cell.values.first() }.map(|(_, v)| v.clone());
         L::build(&self.of.ty, cells.map(pick).collect())
     }
 }
@@ -581,12 +605,16 @@ impl<L: Lane> Kind for Bags<L> {
                 Sums::<i128> { of: self.of.clone(), sum: std::marker::PhantomData }.finish(&mut sums.iter())
             }
             F::Sum | F::Avg if exact => {
-                let sums: Vec<Sum<i64>> =
-                    cells.map(|bag| exact_sum(bag).map(|s| Sum { sum: s.sum as i64, n: s.n })).collect::<Result<_>>()?;
+                let sums: Vec<Sum<i64>> = cells
+                    .map(|bag| exact_sum(bag).map(|s| Sum { sum: s.sum as i64, n: s.n }))
+                    .collect::<Result<_>>()?;
                 Sums::<i64> { of: self.of.clone(), sum: std::marker::PhantomData }.finish(&mut sums.iter())
             }
             F::Sum | F::Avg => {
-                let sum = |bag: &Bag<L>| Sum { sum: bag.values().map(|v| v.to_f64(arg_ty)).sum(), n: bag.values().count() as i64 };
+                let sum = |bag: &Bag<L>| Sum {
+                    sum: bag.values().map(|v| v.to_f64(arg_ty)).sum(),
+                    n: bag.values().count() as i64,
+                };
                 let sums: Vec<Sum<f64>> = cells.map(sum).collect();
                 Sums::<f64> { of: self.of.clone(), sum: std::marker::PhantomData }.finish(&mut sums.iter())
             }
@@ -649,7 +677,9 @@ fn wrapped(ty: &DataType, values: impl Iterator<Item = Option<i64>>) -> Result<A
             let unit = 10i128.pow(scale_of(ty).max(0) as u32);
             wide(ty, valid.iter().zip(values).map(|(valid, v)| Ok(valid.then(|| i128::from(v) * unit))))
         }
-        DataType::Float32 | DataType::Float64 => doubles(ty, valid.iter().zip(values).map(|(valid, v)| valid.then_some(v as f64))),
+        DataType::Float32 | DataType::Float64 => {
+            doubles(ty, valid.iter().zip(values).map(|(valid, v)| valid.then_some(v as f64)))
+        }
         _ => from_i64(ty, values, Some(valid)),
     }
 }

@@ -5,7 +5,9 @@ use crate::error::{Code, Error, Result};
 use crate::keys::{as_i64, from_i64};
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
-use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, StringArray};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, StringArray,
+};
 use arrow_schema::DataType as Arrow;
 use ef_proto::keys::float_bits;
 use ef_proto::schema::DataType;
@@ -75,7 +77,9 @@ impl Lane for i64 {
     fn build(ty: &DataType, values: Vec<Option<i64>>) -> Result<ArrayRef> {
         Ok(match ty {
             DataType::Float64 => Arc::new(values.into_iter().map(|v| v.map(of_ordinal)).collect::<Float64Array>()),
-            DataType::Float32 => Arc::new(values.into_iter().map(|v| v.map(|v| of_ordinal(v) as f32)).collect::<Float32Array>()),
+            DataType::Float32 => {
+                Arc::new(values.into_iter().map(|v| v.map(|v| of_ordinal(v) as f32)).collect::<Float32Array>())
+            }
             DataType::Boolean => Arc::new(values.into_iter().map(|v| v.map(|v| v != 0)).collect::<BooleanArray>()),
             _ => {
                 let valid = values.iter().map(Option::is_some).collect();
@@ -163,7 +167,9 @@ impl Lane for Box<[u8]> {
             return Ok(Arc::new(values.iter().map(|v| v.as_deref()).collect::<BinaryArray>()));
         }
         let texts = values.iter().map(|v| v.as_deref().map(std::str::from_utf8).transpose());
-        let array: StringArray = texts.collect::<std::result::Result<_, _>>().map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
+        let array: StringArray = texts
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| Error::corrupt("a string in the state is not UTF-8"))?;
         Ok(Arc::new(array))
     }
 
@@ -197,7 +203,8 @@ impl Lane for Box<[u8]> {
 
 /// The next bytes of a state value.
 pub fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N]> {
-    let (value, rest) = input.split_first_chunk::<N>().ok_or_else(|| Error::corrupt("a value in the state is cut short"))?;
+    let (value, rest) =
+        input.split_first_chunk::<N>().ok_or_else(|| Error::corrupt("a value in the state is cut short"))?;
     *input = rest;
     Ok(*value)
 }

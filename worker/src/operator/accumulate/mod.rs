@@ -6,8 +6,8 @@
 
 use crate::error::{Code, Error, Result};
 use crate::keys::Selection;
-use arrow_array::{Array, ArrayRef};
 use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
 use ef_proto::plan::{Aggregate, AggregateFunction as F};
 use ef_proto::schema::DataType;
@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 mod kinds;
 mod lane;
 mod numbers;
-use kinds::{Arrivals, Bags, Counts, Extremes, Kind, Spread, Sums, Texts};
+use kinds::{Arrivals, Bags, Counts, Extremes, Kind, RetractableSpread, Spread, Sums, Texts};
 use numbers::{Cell, State};
 
 /// The rows of one update: row i of the arguments goes to group `groups[i]`.
@@ -181,7 +181,9 @@ fn accumulator(of: &Aggregate, retracting: bool) -> Result<Box<dyn Accumulator>>
     if nested && (of.distinct || of.function != F::Count) {
         return Err(Error::invalid(format!("{:?} does not take {}", of.function, of.arg_ty)));
     }
-    if (of.distinct && !extreme && of.arg.is_some() && !matches!(of.function, F::FirstValue | F::LastValue)) || (extreme && retracting) {
+    if (of.distinct && !extreme && of.arg.is_some() && !matches!(of.function, F::FirstValue | F::LastValue))
+        || (extreme && retracting)
+    {
         return Ok(match (bytes, decimal) {
             (true, _) => column(Bags::<Box<[u8]>> { of, value: PhantomData }),
             (_, true) => column(Bags::<i128> { of, value: PhantomData }),
@@ -193,6 +195,7 @@ fn accumulator(of: &Aggregate, retracting: bool) -> Result<Box<dyn Accumulator>>
         F::Sum | F::Avg if decimal => column(Sums::<i128> { of, sum: PhantomData }),
         F::Sum | F::Avg if float => column(Sums::<f64> { of, sum: PhantomData }),
         F::Sum | F::Avg => column(Sums::<i64> { of, sum: PhantomData }),
+        F::StddevPop | F::StddevSamp | F::VarPop | F::VarSamp if retracting => column(RetractableSpread { of }),
         F::StddevPop | F::StddevSamp | F::VarPop | F::VarSamp => column(Spread { of }),
         F::Min if bytes => column(Texts::<false> { of }),
         F::Max if bytes => column(Texts::<true> { of }),
@@ -234,12 +237,21 @@ impl Accumulators {
 
     /// Adds (or, by `signs`, retracts) row i of `columns` to group `groups[i]`. `first` numbers the batch's first
     /// row by arrival, `at` says where in that batch the rows were.
-    pub fn update(&mut self, groups: &[u32], columns: &[ArrayRef], signs: Option<&[i8]>, first: u64, at: Selection<'_>) -> Result<()> {
+    pub fn update(
+        &mut self,
+        groups: &[u32],
+        columns: &[ArrayRef],
+        signs: Option<&[i8]>,
+        first: u64,
+        at: Selection<'_>,
+    ) -> Result<()> {
         for (of, accumulator) in &mut self.list {
             let arg = of.arg.map(|arg| &columns[arg]);
             let nulls = match arg {
                 // A column of type NULL has no null buffer, but no values either.
-                Some(arg) if arg.data_type() == &arrow_schema::DataType::Null => Some(BooleanBuffer::new_unset(arg.len())),
+                Some(arg) if arg.data_type() == &arrow_schema::DataType::Null => {
+                    Some(BooleanBuffer::new_unset(arg.len()))
+                }
                 Some(arg) => arg.nulls().filter(|nulls| nulls.null_count() > 0).map(|nulls| nulls.inner().clone()),
                 None => None,
             };
@@ -261,7 +273,10 @@ impl Accumulators {
 
     /// Merges group `from[i]` of `other` (or i, where None) into group `groups[i]`.
     pub fn merge(&mut self, groups: &[u32], other: &Accumulators, from: Option<&[u32]>) -> Result<()> {
-        self.list.iter_mut().zip(&other.list).try_for_each(|((_, mine), (_, theirs))| mine.merge(groups, theirs.as_ref(), from))
+        self.list
+            .iter_mut()
+            .zip(&other.list)
+            .try_for_each(|((_, mine), (_, theirs))| mine.merge(groups, theirs.as_ref(), from))
     }
 
     /// Merges partial results ([`Aggregate::state_types`] for each aggregate, in order) into the groups.

@@ -123,17 +123,8 @@ impl Cell<f64> for Moments {
         Ok(())
     }
 
-    #[inline(always)]
-    fn retract(&mut self, value: f64) -> Result<()> {
-        if self.n <= 1 {
-            *self = Moments { n: self.n - 1, ..Moments::default() };
-            return Ok(());
-        }
-        self.n -= 1;
-        let delta = value - self.mean;
-        self.mean -= delta / self.n as f64;
-        self.m2 -= delta * (value - self.mean);
-        Ok(())
+    fn retract(&mut self, _value: f64) -> Result<()> {
+        unreachable!("variances over a changelog are sums of powers")
     }
 }
 
@@ -168,6 +159,103 @@ impl State for Moments {
             mean: f64::from_le_bytes(take(input)?),
             m2: f64::from_le_bytes(take(input)?),
         })
+    }
+}
+
+/// A double in two parts, exact to about 32 digits: sums of squares may be taken back without a trace.
+#[derive(Clone, Copy, Default)]
+struct Twin(f64, f64);
+
+impl Twin {
+    fn of_sum(a: f64, b: f64) -> Twin {
+        let sum = a + b;
+        let part = sum - a;
+        Twin(sum, (a - (sum - part)) + (b - part))
+    }
+
+    fn of_product(a: f64, b: f64) -> Twin {
+        let product = a * b;
+        Twin(product, a.mul_add(b, -product))
+    }
+
+    fn plus(self, other: Twin) -> Twin {
+        let high = Twin::of_sum(self.0, other.0);
+        let low = Twin::of_sum(self.1, other.1);
+        let sum = Twin::of_sum(high.0, high.1 + low.0);
+        Twin::of_sum(sum.0, sum.1 + low.1)
+    }
+
+    fn minus(self, other: Twin) -> Twin {
+        self.plus(Twin(-other.0, -other.1))
+    }
+
+    fn square(self) -> Twin {
+        let high = Twin::of_product(self.0, self.0);
+        Twin::of_sum(high.0, high.1 + 2.0 * self.0 * self.1)
+    }
+
+    fn over(self, n: f64) -> Twin {
+        let first = self.0 / n;
+        let rest = self.minus(Twin::of_product(first, n));
+        Twin::of_sum(first, (rest.0 + rest.1) / n)
+    }
+}
+
+/// Count, sum and sum of squares of values that may be retracted. Welford's update taken back leaves rounding errors
+/// of the values that went; these sums do not.
+#[derive(Clone, Copy, Default)]
+pub struct Powers {
+    n: i64,
+    sum: Twin,
+    squares: Twin,
+}
+
+impl Powers {
+    pub fn moments(&self) -> Moments {
+        if self.n <= 0 {
+            return Moments { n: self.n, ..Moments::default() };
+        }
+        let n = self.n as f64;
+        let m2 = self.squares.minus(self.sum.square().over(n));
+        Moments { n: self.n, mean: self.sum.0 / n, m2: m2.0 }
+    }
+}
+
+impl Cell<f64> for Powers {
+    fn add(&mut self, value: f64) -> Result<()> {
+        self.n += 1;
+        self.sum = self.sum.plus(Twin(value, 0.0));
+        self.squares = self.squares.plus(Twin::of_product(value, value));
+        Ok(())
+    }
+
+    fn retract(&mut self, value: f64) -> Result<()> {
+        self.n -= 1;
+        self.sum = self.sum.minus(Twin(value, 0.0));
+        self.squares = self.squares.minus(Twin::of_product(value, value));
+        Ok(())
+    }
+}
+
+impl State for Powers {
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        self.n += other.n;
+        self.sum = self.sum.plus(other.sum);
+        self.squares = self.squares.plus(other.squares);
+        Ok(())
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.n.to_le_bytes());
+        for part in [self.sum.0, self.sum.1, self.squares.0, self.squares.1] {
+            out.extend_from_slice(&part.to_le_bytes());
+        }
+    }
+
+    fn get(input: &mut &[u8]) -> Result<Self> {
+        let n = i64::from_le_bytes(take(input)?);
+        let mut part = || take(input).map(f64::from_le_bytes);
+        Ok(Powers { n, sum: Twin(part()?, part()?), squares: Twin(part()?, part()?) })
     }
 }
 

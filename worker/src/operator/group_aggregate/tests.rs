@@ -12,7 +12,9 @@ fn history(seed: u64, keys: &[usize], kind: Kind, retracting: bool, distinct: bo
     let mut aggregates = if distinct { Vec::new() } else { aggregates(false) };
     // With retraction "first" and "last" depend on which of two equal rows goes: they have their own test.
     if retracting {
-        aggregates.retain(|of| !matches!(of.function, plan::AggregateFunction::FirstValue | plan::AggregateFunction::LastValue));
+        aggregates.retain(|of| {
+            !matches!(of.function, plan::AggregateFunction::FirstValue | plan::AggregateFunction::LastValue)
+        });
     }
     let plan = plan::GroupAggregate { keys: keys.to_vec(), aggregates: aggregates.clone(), retracting, ttl_ms: None };
     let schema = if retracting { input().with_op() } else { input() };
@@ -92,7 +94,16 @@ fn state_expires_by_the_clock() {
         let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
         let mut out = World::new(kind);
         operator.restore(&mut out.store, &[]).unwrap();
-        let row = vec![Value::Int(1), Value::Null, Value::Null, Value::Null, Value::Null, Value::Null, Value::Null, Value::Null];
+        let row = vec![
+            Value::Int(1),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+        ];
         operator.on_clock(&mut out.at(10_000)).unwrap();
         operator.on_batch(0, batch_of(std::slice::from_ref(&row)), &mut out.scope()).unwrap();
         if kind == Kind::Disk {

@@ -6,10 +6,10 @@
 //! windows that have rows.
 
 use super::accumulate::Accumulators;
-use crate::keys::{KeyTable, Selection, as_i64, hash_rows};
-use super::{Scope, Operator};
+use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
+use crate::keys::{KeyTable, Selection, as_i64, hash_rows};
 use crate::state::{Kind, Store};
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray, UInt32Array};
 use arrow_schema::{DataType as Arrow, SchemaRef, TimeUnit};
@@ -63,7 +63,12 @@ struct Scratch {
 }
 
 impl WindowAggregate {
-    pub fn new(plan: &plan::WindowAggregate, input: &Schema, output: &Schema, max_parallelism: u16) -> Result<WindowAggregate> {
+    pub fn new(
+        plan: &plan::WindowAggregate,
+        input: &Schema,
+        output: &Schema,
+        max_parallelism: u16,
+    ) -> Result<WindowAggregate> {
         let broken = |what: &str| Error::new(Code::Internal, format!("window aggregate: {what}"));
         let slicer = Slicer::of(&plan.window);
         if matches!(plan.window, Window::Session { .. }) {
@@ -75,7 +80,9 @@ impl WindowAggregate {
         let key_types: Vec<DataType> = plan
             .keys
             .iter()
-            .map(|key| input.fields.get(*key).map(|field| field.ty.clone()).ok_or_else(|| broken("a key column is missing")))
+            .map(|key| {
+                input.fields.get(*key).map(|field| field.ty.clone()).ok_or_else(|| broken("a key column is missing"))
+            })
             .collect::<Result<_>>()?;
         let merged = Pane::new(&key_types, &plan.aggregates)?;
         Ok(WindowAggregate {
@@ -159,7 +166,8 @@ impl WindowAggregate {
         };
         match (&self.plan.window, self.plan.phase, self.plan.time) {
             (_, Phase::Global, _) => {
-                let slicer = self.slicer.ok_or_else(|| Error::new(Code::Internal, "attached windows have no two phases"))?;
+                let slicer =
+                    self.slicer.ok_or_else(|| Error::new(Code::Internal, "attached windows have no two phases"))?;
                 let width = batch.num_columns();
                 let ends = long(batch.column(width - 2))?;
                 let counts = long(batch.column(width - 1))?;
@@ -230,7 +238,15 @@ impl WindowAggregate {
         }
         if whole && scratch.spans.iter().all(|span| *span == scratch.spans[0]) {
             let selection = Selection::All(batch.num_rows());
-            self.add_slice(scratch.spans[0], batch.columns(), &keys, &scratch.hashes, selection, first, &mut scratch.groups)?;
+            self.add_slice(
+                scratch.spans[0],
+                batch.columns(),
+                &keys,
+                &scratch.hashes,
+                selection,
+                first,
+                &mut scratch.groups,
+            )?;
             self.scratch = scratch;
             return Ok(());
         }
@@ -270,12 +286,15 @@ impl WindowAggregate {
         let rows = UInt32Array::from(sorted.clone());
         let mut columns = batch.columns().to_vec();
         for index in self.read_columns(batch) {
-            columns[index] = arrow_select::take::take(&columns[index], &rows, None).internal(|| "rows by slice".into())?;
+            columns[index] =
+                arrow_select::take::take(&columns[index], &rows, None).internal(|| "rows by slice".into())?;
         }
         for (i, span) in distinct.iter().enumerate() {
             let (from, len) = (starts[i], starts[i + 1] - starts[i]);
-            let part: Vec<ArrayRef> =
-                columns.iter().map(|column| column.slice(from.min(column.len()), len.min(column.len().saturating_sub(from)))).collect();
+            let part: Vec<ArrayRef> = columns
+                .iter()
+                .map(|column| column.slice(from.min(column.len()), len.min(column.len().saturating_sub(from))))
+                .collect();
             let selection = Selection::Some(&sorted[from..from + len]);
             self.add_slice(*span, &part, &keys, &scratch.hashes, selection, first, &mut scratch.groups)?;
         }
@@ -380,7 +399,8 @@ impl WindowAggregate {
         while let Some(entry) = self.panes.first_entry() {
             let span = *entry.key();
             let last = self.slicer.map_or(Some(span.0), |slicer| slicer.last_window_end(span.0));
-            if self.slicer.is_some() && last.is_some_and(|last| last > end) || (self.slicer.is_none() && span != first) {
+            if self.slicer.is_some() && last.is_some_and(|last| last > end) || (self.slicer.is_none() && span != first)
+            {
                 break;
             }
             let mut pane = entry.remove();
@@ -400,7 +420,14 @@ impl WindowAggregate {
         Ok(())
     }
 
-    fn emit_window(&self, keys: &KeyTable, accumulators: &Accumulators, start: i64, end: i64, scope: &mut Scope<'_>) -> Result<()> {
+    fn emit_window(
+        &self,
+        keys: &KeyTable,
+        accumulators: &Accumulators,
+        start: i64,
+        end: i64,
+        scope: &mut Scope<'_>,
+    ) -> Result<()> {
         let all: Vec<u32> = (0..keys.bound() as u32).collect();
         for groups in all.chunks(BATCH_ROWS) {
             let mut columns = keys.export(groups)?;
@@ -408,7 +435,8 @@ impl WindowAggregate {
             for time in [start, end, end - 1] {
                 columns.push(self.stamp(time, groups.len()));
             }
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "window aggregate's output".into())?;
+            let batch =
+                RecordBatch::try_new(self.schema.clone(), columns).internal(|| "window aggregate's output".into())?;
             scope.out.emit(batch)?;
         }
         Ok(())
@@ -432,7 +460,9 @@ impl WindowAggregate {
                 let mut columns = pane.keys.export(groups)?;
                 columns.extend(pane.accumulators.states(groups)?);
                 columns.push(Arc::new(Int64Array::from(vec![span.0; groups.len()])));
-                columns.push(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| pane.rows[*group as usize]))));
+                columns.push(Arc::new(Int64Array::from_iter_values(
+                    groups.iter().map(|group| pane.rows[*group as usize]),
+                )));
                 let batch = RecordBatch::try_new(self.schema.clone(), columns).internal(|| "partial results".into())?;
                 scope.out.emit(batch)?;
             }
@@ -603,7 +633,10 @@ fn parse_blob(blob: &[u8]) -> Result<(i64, u64, Vec<Span>)> {
 }
 
 fn long(column: &ArrayRef) -> Result<&Int64Array> {
-    column.as_any().downcast_ref().ok_or_else(|| Error::new(Code::Internal, "partial results end in two BIGINT columns"))
+    column
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| Error::new(Code::Internal, "partial results end in two BIGINT columns"))
 }
 
 /// Ticks of a timestamp column in a millisecond.

@@ -2,8 +2,8 @@
 //! key group u16 BE, end and start i64 BE with flipped sign, the key's bytes → the accumulators' state.
 
 use crate::error::{Error, Result};
-use crate::operator::accumulate::Accumulators;
 use crate::keys::{KeyTable, Selection, hash_rows};
+use crate::operator::accumulate::Accumulators;
 use crate::state::{Kind, Store};
 use arrow_array::ArrayRef;
 use ef_proto::keys::key_group;
@@ -65,7 +65,13 @@ impl Pane {
     }
 
     /// The groups of these rows, with room in the accumulators.
-    pub fn intern(&mut self, columns: &[ArrayRef], hashes: &[u64], rows: Selection<'_>, groups: &mut Vec<u32>) -> Result<()> {
+    pub fn intern(
+        &mut self,
+        columns: &[ArrayRef],
+        hashes: &[u64],
+        rows: Selection<'_>,
+        groups: &mut Vec<u32>,
+    ) -> Result<()> {
         self.keys.intern(columns, hashes, rows, groups)?;
         self.accumulators.resize(self.keys.bound());
         Ok(())

@@ -23,9 +23,13 @@ impl Slicer {
             Window::Tumble { size_ms, offset_ms } => {
                 Some(Slicer { slice: size_ms, step: size_ms, size: size_ms, offset: offset_ms, cumulate: false })
             }
-            Window::Hop { size_ms, slide_ms, offset_ms } => {
-                Some(Slicer { slice: gcd(size_ms, slide_ms), step: slide_ms, size: size_ms, offset: offset_ms, cumulate: false })
-            }
+            Window::Hop { size_ms, slide_ms, offset_ms } => Some(Slicer {
+                slice: gcd(size_ms, slide_ms),
+                step: slide_ms,
+                size: size_ms,
+                offset: offset_ms,
+                cumulate: false,
+            }),
             Window::Cumulate { max_ms, step_ms, offset_ms } => {
                 Some(Slicer { slice: step_ms, step: step_ms, size: max_ms, offset: offset_ms, cumulate: true })
             }

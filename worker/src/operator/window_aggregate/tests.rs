@@ -112,8 +112,10 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
     partial.fields.push(Field::new("rows", DataType::Int64, false));
     let global_keys: Vec<usize> = if two_phase { (0..keys.len()).collect() } else { keys.to_vec() };
     let global_input = if two_phase { partial.clone() } else { input() };
-    let make = || WindowAggregate::new(&plan(window, &global_keys, phase, &aggregates), &global_input, &result, 16).unwrap();
-    let mut local = WindowAggregate::new(&plan(window, keys, Phase::Local, &aggregates), &input(), &partial, 16).unwrap();
+    let make =
+        || WindowAggregate::new(&plan(window, &global_keys, phase, &aggregates), &global_input, &result, 16).unwrap();
+    let mut local =
+        WindowAggregate::new(&plan(window, keys, Phase::Local, &aggregates), &input(), &partial, 16).unwrap();
     let mut between = World::new(Kind::Memory);
     let mut operator = make();
     let mut out = World::new(kind);
@@ -195,7 +197,10 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
         let late_rows: usize = out.sink.late.iter().map(RecordBatch::num_rows).sum();
         assert_eq!(late_rows as u64, late, "every late row goes to the late output");
     }
-    assert!(operator.panes.is_empty() && (kind == Kind::Memory || out.store.map.is_empty()), "fired windows leave nothing behind");
+    assert!(
+        operator.panes.is_empty() && (kind == Kind::Memory || out.store.map.is_empty()),
+        "fired windows leave nothing behind"
+    );
     late == oracle.late && same_rows(&sorted(got), &sorted(oracle.out))
 }
 
@@ -238,7 +243,8 @@ fn late_row_within_open_window_is_counted_once() {
     let window = Window::Hop { size_ms: 10, slide_ms: 5, offset_ms: 0 };
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let mut operator =
-        WindowAggregate::new(&plan(&window, &[0], Phase::Single, &count), &input(), &output(&[0], &count, &BOUNDS), 16).unwrap();
+        WindowAggregate::new(&plan(&window, &[0], Phase::Single, &count), &input(), &output(&[0], &count, &BOUNDS), 16)
+            .unwrap();
     let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
     let mut row = |time: i64| {

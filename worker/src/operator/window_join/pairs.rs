@@ -48,7 +48,8 @@ impl Pairs {
         right: SchemaRef,
     ) -> Result<Pairs> {
         let fields = left.fields().iter().chain(right.fields().iter());
-        let pair = Arc::new(ArrowSchema::new(fields.map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
+        let pair =
+            Arc::new(ArrowSchema::new(fields.map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
         let types: Vec<_> = keys[0].iter().map(|column| left.field(*column).data_type().clone()).collect();
         let converter = if types.is_empty() || types == [Arrow::Int64] {
             None
@@ -100,7 +101,8 @@ impl Pairs {
         out: &mut dyn Emit,
     ) -> Result<()> {
         // Chains run through the right rows in order; built from behind, so that the head is the first.
-        let mut heads: HashMap<&K, u32, RandomState> = HashMap::with_capacity_and_hasher(right_keys.len(), RandomState::default());
+        let mut heads: HashMap<&K, u32, RandomState> =
+            HashMap::with_capacity_and_hasher(right_keys.len(), RandomState::default());
         let mut next = vec![NONE; right_keys.len()];
         for (row, key) in right_keys.iter().enumerate().rev() {
             if let Some(key) = key {
@@ -218,7 +220,8 @@ fn pick(batch: &RecordBatch, rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
 
 /// Valid where all key columns are.
 fn null_keys(batch: &RecordBatch, keys: &[usize]) -> Option<NullBuffer> {
-    keys.iter().fold(None, |nulls, column| NullBuffer::union(nulls.as_ref(), batch.column(*column).logical_nulls().as_ref()))
+    keys.iter()
+        .fold(None, |nulls, column| NullBuffer::union(nulls.as_ref(), batch.column(*column).logical_nulls().as_ref()))
 }
 
 /// Doubles that SQL calls equal with equal bits: -0.0 as 0.0, every NaN as one.

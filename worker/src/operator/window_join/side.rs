@@ -150,9 +150,9 @@ impl Codec {
 
 /// (key group, side, window, sequence) of a key.
 pub fn parse_key(key: &[u8]) -> Result<(u16, u8, WindowId, u64)> {
-    let key: &Key = key
-        .try_into()
-        .map_err(|_| Error::corrupt(format!("a window join's state has a key of {} bytes, not {KEY_BYTES}", key.len())))?;
+    let key: &Key = key.try_into().map_err(|_| {
+        Error::corrupt(format!("a window join's state has a key of {} bytes, not {KEY_BYTES}", key.len()))
+    })?;
     let long = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("8 of 27 bytes"));
     if key[2] > 1 {
         return Err(Error::corrupt(format!("a window join's state has rows of input {}, not 0 or 1", key[2])));

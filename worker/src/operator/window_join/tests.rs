@@ -24,9 +24,10 @@ impl Emit for Rows {
     fn emit_to(&mut self, _output: Output, batch: RecordBatch) -> Result<()> {
         assert!(batch.num_rows() > 0 && batch.num_rows() <= crate::frame::BATCH_ROWS);
         let columns: Vec<Vec<String>> = batch.columns().iter().map(shown).collect();
-        self.0.extend((0..batch.num_rows()).map(|row| {
-            columns.iter().map(|column| column[row].clone()).collect::<Vec<_>>().join("|")
-        }));
+        self.0.extend(
+            (0..batch.num_rows())
+                .map(|row| columns.iter().map(|column| column[row].clone()).collect::<Vec<_>>().join("|")),
+        );
         Ok(())
     }
 }
@@ -142,9 +143,8 @@ fn filter() -> Filter {
 }
 
 fn oracle(kind: JoinKind, keys: Keys, filtered: bool, left: &[Row], right: &[Row]) -> Vec<String> {
-    let is_match = |l: &Row, r: &Row| {
-        l.start == r.start && keys.equal(l, r) && (!filtered || passes(l.id, r.id) == Some(true))
-    };
+    let is_match =
+        |l: &Row, r: &Row| l.start == r.start && keys.equal(l, r) && (!filtered || passes(l.id, r.id) == Some(true));
     let mut rows = vec![];
     for l in left {
         let partners: Vec<&Row> = right.iter().filter(|r| is_match(l, r)).collect();
@@ -171,13 +171,7 @@ fn oracle(kind: JoinKind, keys: Keys, filtered: bool, left: &[Row], right: &[Row
 }
 
 fn operator(kind: JoinKind, keys: Keys, filtered: bool, groups: Range<u16>) -> WindowJoin {
-    let spec = plan::WindowJoin {
-        kind,
-        keys: keys.pairs(),
-        left_window: (3, 4),
-        right_window: (3, 4),
-        filter: None,
-    };
+    let spec = plan::WindowJoin { kind, keys: keys.pairs(), left_window: (3, 4), right_window: (3, 4), filter: None };
     let mut join = WindowJoin::new(&spec, &side_schema(), &side_schema(), GROUPS, groups).expect("valid join");
     if filtered {
         join.pairs.filter = Some(filter());
@@ -186,7 +180,14 @@ fn operator(kind: JoinKind, keys: Keys, filtered: bool, groups: Range<u16>) -> W
 }
 
 /// Runs a random history over one or two subtasks with the same snapshots; returns output rows and late rows.
-fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, inputs: &[Vec<Row>; 2]) -> (Vec<String>, u64) {
+fn run(
+    seed: u64,
+    kind: JoinKind,
+    keys: Keys,
+    filtered: bool,
+    state: Kind,
+    inputs: &[Vec<Row>; 2],
+) -> (Vec<String>, u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut pending = inputs.clone();
     pending.iter_mut().for_each(|rows| rows.shuffle(&mut rng));
@@ -250,7 +251,8 @@ fn run(seed: u64, kind: JoinKind, keys: Keys, filtered: bool, state: Kind, input
                     taken = now;
                 }
                 let batch = batch(&taken);
-                let columns: Vec<ArrayRef> = keys.pairs().iter().map(|(column, _)| batch.column(*column).clone()).collect();
+                let columns: Vec<ArrayRef> =
+                    keys.pairs().iter().map(|(column, _)| batch.column(*column).clone()).collect();
                 let mut hashes = vec![];
                 crate::keys::hash_rows(&columns, &mut hashes).expect("hashed");
                 hashes.resize(batch.num_rows(), 0);
@@ -309,7 +311,8 @@ fn a_window_with_more_pairs_than_a_batch_goes_out_in_pieces() {
 #[test]
 fn rows_of_a_fired_window_are_counted_late_and_dropped_also_after_a_restore() {
     let row = |start| Row { id: 2, name: Some("a"), score: None, start };
-    let (mut join, mut store) = (operator(JoinKind::Inner, Keys::Bigint, false, 0..GROUPS), Map::new(Kind::Memory, BTreeMap::new()));
+    let (mut join, mut store) =
+        (operator(JoinKind::Inner, Keys::Bigint, false, 0..GROUPS), Map::new(Kind::Memory, BTreeMap::new()));
     let mut rows = Rows::default();
     let feed = |join: &mut WindowJoin, store: &mut Map, input, start| {
         join.on_batch(input, batch(&[row(start)]), &mut scope(&mut Rows::default(), store)).expect("taken");

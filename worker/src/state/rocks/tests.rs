@@ -63,10 +63,12 @@ fn key(random: &mut SmallRng) -> Vec<u8> {
 
 fn contents(store: &mut RocksStore) -> Model {
     let mut found = Model::new();
-    store.scan(&[], &[255; 8], &mut |key, value| {
-        assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "a key twice");
-        Ok(true)
-    }).expect("scans");
+    store
+        .scan(&[], &[255; 8], &mut |key, value| {
+            assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "a key twice");
+            Ok(true)
+        })
+        .expect("scans");
     found
 }
 
@@ -74,12 +76,14 @@ fn check_lookups(store: &mut RocksStore, model: &Model, random: &mut SmallRng) {
     let keys: Vec<Vec<u8>> = (0..random.random_range(0..700)).map(|_| key(random)).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     let mut next = 0;
-    store.get_many(&keys, &mut |i, value| {
-        assert_eq!(i, next);
-        assert_eq!(value, model.get(keys[i]).map(Vec::as_slice));
-        next += 1;
-        Ok(())
-    }).expect("looks up");
+    store
+        .get_many(&keys, &mut |i, value| {
+            assert_eq!(i, next);
+            assert_eq!(value, model.get(keys[i]).map(Vec::as_slice));
+            next += 1;
+            Ok(())
+        })
+        .expect("looks up");
     assert_eq!(next, keys.len());
 }
 
@@ -120,7 +124,7 @@ fn store_is_what_a_sorted_map_would_be_through_checkpoints_and_crashes() {
             let staged = store.snapshot().expect("snapshots");
             let sequence = staged.sequence;
             match random.random_range(0..4) {
-                0 => drop(staged), // aborted before the upload
+                0 => drop(staged),                                                   // aborted before the upload
                 1 => store.uploaded(sequence, world.upload(staged, 0, epoch).keyed), // aborted after it
                 _ => {
                     let state = world.upload(staged, 0, epoch);
@@ -152,7 +156,8 @@ fn rescaled_state_is_the_same_state() {
         let mut found = Model::new();
         let mut next = Vec::new();
         for (index, groups) in split(parts).enumerate() {
-            let overlaps = |state: &&SubtaskState| state.key_groups.start < groups.end && groups.start < state.key_groups.end;
+            let overlaps =
+                |state: &&SubtaskState| state.key_groups.start < groups.end && groups.start < state.key_groups.end;
             let parents: Vec<SubtaskState> = states.iter().filter(overlaps).cloned().collect();
             let mut store = world.open(groups.clone(), &parents);
             if epoch == 1 {

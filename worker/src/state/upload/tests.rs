@@ -44,10 +44,12 @@ async fn memory_state_comes_back_clipped_to_its_key_groups() {
         let mut store = MemoryStore::restore("uid2".into(), 32..64, &[parent]).expect("restores");
         assert_eq!(keys(&mut store), (32..64).collect::<Vec<_>>());
         let mut found = Vec::new();
-        store.get_many(&[&[0, 40], &[0, 70]], &mut |i, value| {
-            found.push((i, value.map(<[u8]>::to_vec)));
-            Ok(())
-        }).expect("memory only");
+        store
+            .get_many(&[&[0, 40], &[0, 70]], &mut |i, value| {
+                found.push((i, value.map(<[u8]>::to_vec)));
+                Ok(())
+            })
+            .expect("memory only");
         assert_eq!(found, [(0, Some(b"value".to_vec())), (1, None)]);
         store.forget_restored();
         assert!(keys(&mut store).is_empty());
@@ -64,7 +66,9 @@ async fn damaged_missing_and_short_objects_are_named() {
     let good = root.store.get(&object).await.expect("is there").bytes().await.expect("is there");
     let mut damaged = good.to_vec();
     damaged[good.len() / 2] ^= 1;
-    for (bytes, complaint) in [(Some(damaged), "crc32"), (Some(good[1..].to_vec()), "bytes instead of"), (None, "missing")] {
+    for (bytes, complaint) in
+        [(Some(damaged), "crc32"), (Some(good[1..].to_vec()), "bytes instead of"), (None, "missing")]
+    {
         match bytes {
             Some(bytes) => drop(root.store.put(&object, bytes.into()).await.expect("memory only")),
             None => root.store.delete(&object).await.expect("memory only"),

@@ -21,7 +21,15 @@ fn batch(ids: std::ops::Range<i64>) -> RecordBatch {
 }
 
 fn place(index: u32, parallelism: u32, incarnation: u64) -> Place {
-    Place { table: "out".into(), index, parallelism, job: "job".into(), operator: OperatorId(7), incarnation, now_ms: 0 }
+    Place {
+        table: "out".into(),
+        index,
+        parallelism,
+        job: "job".into(),
+        operator: OperatorId(7),
+        incarnation,
+        now_ms: 0,
+    }
 }
 
 fn options(directory: &Path, compression: Compression) -> FilesystemSink {
@@ -127,15 +135,18 @@ fn sweep(seed: u64, commit_early: bool) -> bool {
             6..9 => {
                 run.epoch += 1;
                 let epoch = Epoch(run.epoch);
-                let prepared = if rng.random_bool(0.2) { rng.random_range(0..run.sinks.len()) } else { run.sinks.len() };
-                let blobs: Vec<_> = run.sinks[..prepared].iter_mut().map(|s| s.prepare(epoch).expect("prepares")).collect();
+                let prepared =
+                    if rng.random_bool(0.2) { rng.random_range(0..run.sinks.len()) } else { run.sinks.len() };
+                let blobs: Vec<_> =
+                    run.sinks[..prepared].iter_mut().map(|s| s.prepare(epoch).expect("prepares")).collect();
                 if prepared < run.sinks.len() {
                     // A crash in the middle of the barrier: not all subtasks have prepared.
                     run.start(rng.random_range(1..4));
                 } else if rng.random_bool(0.7) {
                     run.recorded = Some((run.epoch, blobs, run.next));
                     // The permit may reach some subtasks only before a crash.
-                    let reached = if rng.random_bool(0.3) { rng.random_range(0..=run.sinks.len()) } else { run.sinks.len() };
+                    let reached =
+                        if rng.random_bool(0.3) { rng.random_range(0..=run.sinks.len()) } else { run.sinks.len() };
                     for sink in &mut run.sinks[..reached] {
                         sink.commit(&CommitPermit::for_recorded(epoch)).expect("commits");
                         sink.commit(&CommitPermit::for_recorded(epoch)).expect("again changes nothing");
