@@ -273,7 +273,6 @@ impl KeyTable {
         groups.clear();
         self.fresh.clear();
         let KeyTable { index, keys, free, bound, fresh, .. } = self;
-        let empty = *bound == 0;
         let vacant = *bound == 0 || !free.is_empty();
         let mut allot = |row: usize| {
             let group = free.pop().unwrap_or_else(|| {
@@ -286,7 +285,7 @@ impl KeyTable {
         match keys {
             Keys::None => {
                 // The one group there is without keys; the first one that was ever allotted.
-                if empty && rows.len() > 0 {
+                if vacant && !rows.is_empty() {
                     allot(0);
                 }
                 groups.resize(rows.len(), 0);

@@ -49,7 +49,7 @@ impl Binder<'_> {
                 if taken(catalog, &table.name, table.unless_exists)? {
                     return Ok(());
                 }
-                let table = create_table(catalog, table, span)?;
+                let table = create_table(catalog, *table, span)?;
                 catalog.tables.insert(table.name.clone(), Arc::new(table));
             }
             Kind::CreateView { name, columns, query, unless_exists } => {
@@ -301,7 +301,7 @@ fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<Table
             }
             ColumnDefKind::Computed { expr, span } => {
                 let text = expr.to_string();
-                let (expr, field) = scope.computed(&name, expr, span)?;
+                let (expr, field) = scope.computed(&name, *expr, span)?;
                 Column { field, kind: ColumnKind::Computed { expr, text } }
             }
         });

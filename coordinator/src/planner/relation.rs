@@ -144,7 +144,8 @@ impl TableCalls {
                 continue;
             }
             // Models are trained on floats; a DOUBLE column may feed a FLOAT input.
-            if !implicit(&found, &field.ty) && !(found.is_numeric() && field.ty.is_numeric()) {
+            let fits = implicit(&found, &field.ty) || found.is_numeric() && field.ty.is_numeric();
+            if !fits {
                 return Err(PlannerError::new(
                     format!(
                         "input `{}` of model `{name}` is {}, column `{}` is {found}",

@@ -19,7 +19,7 @@ pub struct Statement {
 
 #[derive(Debug)]
 pub enum Kind {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView { name: Name, columns: Vec<Name>, query: Box<Query>, unless_exists: bool },
     CreateModel { name: Name, inputs: Schema, outputs: Schema, options: BTreeMap<String, String>, unless_exists: bool },
     Drop { what: Dropped, name: Name, if_exists: bool },
@@ -65,7 +65,7 @@ pub struct ColumnDef {
 pub enum ColumnDefKind {
     Physical(Field),
     Metadata { field: Field, key: String, virtual_: bool },
-    Computed { expr: Expr, span: Span },
+    Computed { expr: Box<Expr>, span: Span },
 }
 
 /// All statements of a file.
@@ -237,7 +237,7 @@ fn create_table(parser: &mut Parser) -> Result<Kind, PlannerError> {
             "accepted: CREATE TABLE with columns, then INSERT INTO",
         );
     }
-    Ok(Kind::CreateTable(table))
+    Ok(Kind::CreateTable(Box::new(table)))
 }
 
 /// A column, the watermark or the primary key.
@@ -275,7 +275,9 @@ fn element(parser: &mut Parser, table: &mut CreateTable) -> Result<(), PlannerEr
         let expr_at = span(parser.peek_token().span);
         let expr = parser.parse_expr().map_err(located)?;
         comment(parser).map_err(located)?;
-        table.columns.push(ColumnDef { name: column, kind: ColumnDefKind::Computed { expr, span: expr_at } });
+        table
+            .columns
+            .push(ColumnDef { name: column, kind: ColumnDefKind::Computed { expr: Box::new(expr), span: expr_at } });
         return Ok(());
     }
     let (ty, nullable) = types::parse_type(parser).map_err(located)?;

@@ -346,9 +346,9 @@ fn nulls(part: Part<'_>) -> Option<NullBuffer> {
 }
 
 #[inline(always)]
-fn values<T: Default>(events: &[u64], part: Part<'_>, value: impl Fn(u64) -> T) -> ScalarBuffer<T>
+fn values<T>(events: &[u64], part: Part<'_>, value: impl Fn(u64) -> T) -> ScalarBuffer<T>
 where
-    T: arrow_buffer::ArrowNativeType,
+    T: arrow_buffer::ArrowNativeType + Default,
 {
     let there = |event: u64| part.is_none_or(|(kind, _)| kind_of(event) == kind);
     let values: Vec<T> = events.iter().map(|event| if there(*event) { value(*event) } else { T::default() }).collect();

@@ -17,7 +17,7 @@ enum Matcher {
     Equal(String),
     Prefix(String),
     Suffix(String),
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     General(Vec<Part>),
 }
 
@@ -55,7 +55,7 @@ fn matcher(pattern: &str, escape: Option<char>) -> Result<Matcher, String> {
         [Part::Text(t)] => Matcher::Equal(t.clone()),
         [Part::Text(t), Part::Many] => Matcher::Prefix(t.clone()),
         [Part::Many, Part::Text(t)] => Matcher::Suffix(t.clone()),
-        [Part::Many, Part::Text(t), Part::Many] => Matcher::Contains(Finder::new(t).into_owned()),
+        [Part::Many, Part::Text(t), Part::Many] => Matcher::Contains(Box::new(Finder::new(t).into_owned())),
         _ => Matcher::General(parts),
     })
 }

@@ -42,7 +42,7 @@ impl Bits {
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
             self.bytes.truncate(len.div_ceil(8));
-            if len % 8 != 0 {
+            if !len.is_multiple_of(8) {
                 self.bytes[len / 8] &= (1u8 << (len % 8)) - 1;
             }
             self.len = len;

@@ -27,7 +27,7 @@ fn integer(ty: &DataType) -> bool {
 /// The float without its fraction, if an i64 holds it.
 pub(crate) fn truncate(value: f64) -> Option<i64> {
     // 2^63 itself is out of range, -2^63 is in.
-    (value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0).then_some(value as i64)
+    (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value).then_some(value as i64)
 }
 
 fn decimal_to_float(value: i128, scale: i8) -> f64 {
