@@ -297,7 +297,8 @@ impl<'a> Builder<'a> {
         let body = if let OperatorKind::Sink(sink) = &op.kind {
             let permit = self.command.restore.as_ref().map(|manifest| CommitPermit::for_recorded(manifest.epoch));
             let place = self.place(&sink.table, op, index);
-            let mut schema = inputs[0].clone();
+            // Its own columns: those that feed it may be called otherwise.
+            let mut schema = op.schema.clone();
             if sink.changelog {
                 // The last column is `_op`; a sink knows it as the row's kind.
                 schema.fields.pop();
