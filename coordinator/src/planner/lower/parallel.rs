@@ -109,10 +109,7 @@ impl Spread<'_> {
         let kind = OperatorKind::WindowAggregate(WindowAggregate {
             phase: Phase::Global,
             keys: keys.clone(),
-            time: match aggregate.time {
-                Time::Event { .. } => Time::Event { column: slice_end },
-                Time::Processing => Time::Processing,
-            },
+            time: Time::Event { column: slice_end },
             // The local phase has filtered.
             aggregates: aggregate.aggregates.iter().map(|call| Aggregate { filter: None, ..call.clone() }).collect(),
             ..aggregate.clone()
@@ -124,8 +121,10 @@ impl Spread<'_> {
     }
 }
 
+/// Not by the processing clock: the global phase would close a window before the local ones have passed theirs on.
 fn two_phase(aggregate: &WindowAggregate) -> bool {
     !aggregate.late_output
+        && aggregate.time != Time::Processing
         && !matches!(aggregate.window, Window::Session { .. } | Window::Attached { .. })
         && aggregate.aggregates.iter().all(Aggregate::mergeable)
 }

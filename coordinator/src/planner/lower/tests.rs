@@ -1,7 +1,7 @@
 //! From SQL text to plans: golden explain texts, what is shared, what keeps its id, what is rejected.
 
 use crate::planner::{ModelInspector, PlanOptions, PlannerError, plan};
-use ef_proto::plan::{Exchange, Model, OperatorKind, Output, Phase, Plan, Window, text};
+use ef_proto::plan::{Exchange, Model, OperatorKind, Output, Phase, Plan, Time, Window, text};
 use ef_proto::schema::Schema;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -273,6 +273,15 @@ fn a_table_unioned_with_itself_comes_over_two_edges() {
     }
     let ids: BTreeSet<_> = plan.operators.iter().map(|op| op.id).collect();
     assert_eq!(ids.len(), plan.operators.len());
+}
+
+#[test]
+fn windows_of_the_processing_clock_have_one_phase() {
+    let sql = "CREATE TABLE s (k INT, at AS PROCTIME()) WITH ('connector' = 'datagen'); \
+               SELECT k, COUNT(*) FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(at), INTERVAL '1' SECOND)) GROUP BY k, window_start, window_end;";
+    let plan = planned(sql, 4);
+    let [OperatorKind::WindowAggregate(window)] = kinds(&plan, "WindowAggregate")[..] else { panic!("one aggregate") };
+    assert_eq!((window.time, window.phase), (Time::Processing, Phase::Single));
 }
 
 #[test]

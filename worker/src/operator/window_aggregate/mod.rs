@@ -77,6 +77,9 @@ impl WindowAggregate {
         if slicer.is_none() && plan.phase != Phase::Single {
             return Err(broken("attached windows have no two phases"));
         }
+        if plan.time == Time::Processing && plan.phase != Phase::Single {
+            return Err(broken("windows of the processing clock have no two phases"));
+        }
         let key_types: Vec<DataType> = plan
             .keys
             .iter()
@@ -512,10 +515,7 @@ impl Operator for WindowAggregate {
             return Ok(());
         }
         self.tick(scope.now_ms);
-        match self.plan.phase {
-            Phase::Local => self.flush(scope.now_ms.saturating_sub(1), scope),
-            _ => self.fire_until(scope.now_ms.saturating_sub(1), scope),
-        }
+        self.fire_until(scope.now_ms.saturating_sub(1), scope)
     }
 
     fn clocked(&self) -> bool {
