@@ -1,10 +1,12 @@
 //! Runs the real `efctl` as a user does, and compares what it wrote with what is expected.
 
-#![expect(clippy::disallowed_methods, reason = "tests wait for processes")]
+#![expect(clippy::disallowed_methods, reason = "tests wait for processes and draw their seeds")]
 
 pub mod events;
 pub mod rows;
+pub mod seed;
 pub mod shared;
+pub mod table;
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
