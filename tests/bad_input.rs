@@ -74,7 +74,7 @@ fn cases() -> Vec<Case> {
         case("unknown option", "CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'rows-per-secnd' = '5'); SELECT * FROM t;", 2, &["rows-per-secnd", "rows-per-second"]),
         case("bad option value", "CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'number-of-rows' = 'many'); SELECT * FROM t;", 2, &["number-of-rows", "many"]),
         over_sensor("bad SET", "SET 'state.backend' = 'tape'; SELECT * FROM sensor;", 2, &["state.backend", "tape", "rocksdb"]),
-        case("empty file", "-- nothing\n", 2, &["statement"]),
+        case("empty file", "-- nothing\n", 2, &["nothing to run"]),
         reading("missing input", "no-such.ndjson", 1, &["no-such.ndjson"]),
         reading("broken JSON", "broken.ndjson", 1, &["broken.ndjson", "line 3"]),
         reading("wrong JSON type", "wrong-type.ndjson", 1, &["wrong-type.ndjson", "line 2", "v"]),

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Interval of checkpoints with a state directory, or with sinks that publish by checkpoint, unless
@@ -176,6 +177,9 @@ fn sweep_work_directories(state: &str, mine: &Path) {
 
 async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, String> {
     let RunOptions { plan, state_dir, resume, memory_bytes, commit_early } = options;
+    // First of all: a Ctrl-C while the job is being started is heard too.
+    let (requests, requests_rx) = mpsc::channel(4);
+    tokio::spawn(interrupts(requests)?);
     let directories = directories(state_dir.as_deref())?;
     let id = job_id(&directories.state, &plan.name)?;
     let manifests = Manifests::open(&directories.state, id.clone()).await.map_err(|e| e.message)?;
@@ -219,8 +223,6 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     };
     let clock = Arc::new(|| now_ms() as u64);
     let (leader, progress) = Leader::new(job, Arc::new(manifests), commands, clock);
-    let (requests, requests_rx) = mpsc::channel(4);
-    tokio::spawn(interrupts(requests));
     #[expect(clippy::disallowed_methods, reason = "elapsed time for the person who runs the job")]
     let started = Instant::now();
     let mut running = tokio::spawn(leader.run(agent.events, requests_rx));
@@ -245,23 +247,27 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     Ok(Ended { summary })
 }
 
-/// The first Ctrl-C (or SIGTERM) asks for a last checkpoint, the second leaves at once.
-async fn interrupts(requests: mpsc::Sender<Request>) {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
-    let mut request = Request::StopWithCheckpoint;
-    loop {
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => if result.is_err() { return },
-            _ = terminate.recv() => {}
+/// The first Ctrl-C (or SIGTERM) asks for a last checkpoint, the second leaves at once. The handlers are in place when
+/// this returns.
+fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()>, String> {
+    let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
+    let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    Ok(async move {
+        let mut request = Request::StopWithCheckpoint;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if request == Request::StopWithCheckpoint {
+                eprintln!("\nstopping after a last checkpoint; once more to leave without");
+            }
+            if requests.send(request).await.is_err() {
+                return;
+            }
+            request = Request::Cancel;
         }
-        if request == Request::StopWithCheckpoint {
-            eprintln!("\nstopping after a last checkpoint; once more to leave without");
-        }
-        if requests.send(request).await.is_err() {
-            return;
-        }
-        request = Request::Cancel;
-    }
+    })
 }
 
 fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {

@@ -139,7 +139,12 @@ impl Leader {
                     }
                 },
                 Some(request) = requests.recv() => {
-                    if running { self.request(request).await } else { waiting.push_back(request) }
+                    // A checkpoint waits for the job to run; to leave at once waits for nothing.
+                    if running || request == Request::Cancel {
+                        self.request(request).await;
+                    } else {
+                        waiting.push_back(request);
+                    }
                 }
                 _ = tick.tick(), if running && self.ended.is_none() => self.step(Step::Tick).await,
             }

@@ -1,3 +1,5 @@
+//! Manifests in a store: create-only, retention, garbage collection, damage.
+
 use super::*;
 use ef_proto::checkpoint::{Layout, OperatorState, StateFile, SubtaskState};
 use ef_proto::ids::OperatorId;

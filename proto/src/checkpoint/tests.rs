@@ -1,3 +1,5 @@
+//! What was encoded is decoded, and damage is an error.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Options of WITH: what is accepted, and what an error says.
+
 use super::*;
 use crate::connector::{DatagenField, TimestampFormat};
 use crate::schema::{DataType, Field, Unit};

@@ -1,1 +1,1 @@
-
+//! Plans that are refused, and why.

@@ -1,3 +1,5 @@
+//! Generated rows: ranges, distinct keys, sequences, disorder; the same after a restart.
+
 use super::*;
 use crate::connector::Polled;
 use crate::connector::generate::tests::place;

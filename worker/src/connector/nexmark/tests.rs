@@ -1,3 +1,5 @@
+//! Generated events: proportions, references, times; the same after a restart and for any split.
+
 use super::*;
 use crate::connector::Polled;
 use crate::connector::generate::tests::place;

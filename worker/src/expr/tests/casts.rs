@@ -1,3 +1,5 @@
+//! CAST and TRY_CAST, value by value.
+
 use super::*;
 
 fn try_cast(input: Expr, ty: DataType) -> Expr {

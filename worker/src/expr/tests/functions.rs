@@ -1,3 +1,5 @@
+//! Scalar functions, value by value.
+
 use super::*;
 use Builtin::*;
 

@@ -1,3 +1,5 @@
+//! Operators: arithmetic, comparison, three-valued logic.
+
 use super::*;
 use BinaryOp::*;
 

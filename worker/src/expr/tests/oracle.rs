@@ -1,3 +1,5 @@
+//! Against the library whose functions are called.
+
 use super::*;
 
 fn library(name: &str, args: Vec<Expr>, ty: DataType) -> Expr {

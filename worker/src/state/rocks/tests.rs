@@ -1,3 +1,5 @@
+//! The store on disk against a sorted map, through checkpoints and crashes.
+
 use super::*;
 use crate::state::upload::{Origin, Root, download, upload};
 use ef_proto::checkpoint::SubtaskState;

@@ -1,3 +1,5 @@
+//! Uploads: each file once, shared by later checkpoints; nothing half-written is referred to.
+
 use super::*;
 use crate::state::Store;
 use crate::state::memory::MemoryStore;
