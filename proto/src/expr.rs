@@ -154,7 +154,8 @@ impl Expr {
         }
     }
 
-    fn children_mut(&mut self) -> Vec<&mut Expr> {
+    /// The same, to be changed.
+    pub fn children_mut(&mut self) -> Vec<&mut Expr> {
         match &mut self.kind {
             ExprKind::Column(_) | ExprKind::Literal(_) => vec![],
             ExprKind::Cast { input, .. } | ExprKind::Unary { input, .. } | ExprKind::Field { input, .. } => vec![input],

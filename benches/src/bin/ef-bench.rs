@@ -9,6 +9,10 @@ use ef_client::resources::usage;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// As in efctl.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Args {
     /// sensor (from a file), nexmark (from its generator), keys (COUNT and SUM per key)

@@ -313,6 +313,8 @@ impl<'a> Builder<'a> {
                 let restored = self.restored.remove(&subtask).unwrap_or_default();
                 store = self.stores.create(subtask, key_groups, restored).map_err(named)?;
             }
+            // A subtask that had come to its end left nothing.
+            let blobs: Vec<Vec<u8>> = blobs.into_iter().filter(|blob| !blob.is_empty()).collect();
             operator.restore(store.as_mut(), &blobs).map_err(named)?;
             Body::Operator(operator)
         };

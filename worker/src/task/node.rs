@@ -5,6 +5,7 @@ use super::outputs::{CLOSED, Outputs};
 use super::{Exit, NodeSnapshot};
 use crate::connector::{CommitPermit, Sink};
 use crate::error::{Code, Error, Result};
+use crate::frame::END_OF_TIME;
 use crate::metrics::OperatorMetrics;
 use crate::operator::{Operator, Scope};
 use crate::state::{Kind, Store};
@@ -28,6 +29,8 @@ pub struct Node {
     pub outputs: Outputs,
     /// Bytes of memory that this operator may hold before it spills (Disk) or fails (Memory).
     pub memory_share: usize,
+    /// The end of time has passed through and all inputs have ended: nothing can come that would need the state.
+    over: bool,
     /// Snapshots whose checkpoint is not yet known to be complete: (epoch, the store's sequence).
     unconfirmed: VecDeque<(Epoch, u64)>,
 }
@@ -44,7 +47,7 @@ impl Node {
         memory_share: usize,
     ) -> Node {
         let unconfirmed = VecDeque::new();
-        Node { subtask, name, body, store, outputs, memory_share, unconfirmed }
+        Node { subtask, name, body, store, outputs, memory_share, over: false, unconfirmed }
     }
 
     /// Calls the operator, if it is one, with what it may use, and names it in whatever goes wrong.
@@ -103,6 +106,7 @@ impl Node {
     pub fn snapshot(&mut self, epoch: Epoch) -> Result<NodeSnapshot> {
         let (blob, staged) = match &mut self.body {
             Body::Sink(sink) => (sink.prepare(epoch)?, None),
+            Body::Operator(_) if self.over => (Vec::new(), None),
             Body::Operator(operator) => {
                 let blob = operator.snapshot(self.store.as_mut())?;
                 self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
@@ -144,6 +148,10 @@ impl Node {
 
     pub fn on_end(&mut self, now_ms: i64) -> Run {
         self.call(now_ms, |operator, scope| operator.on_end(scope))?;
+        if let Body::Operator(operator) = &self.body {
+            self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+        }
+        self.over = self.outputs.metrics.watermark_ms.load(Ordering::Relaxed) == END_OF_TIME;
         if let Body::Sink(sink) = &mut self.body {
             sink.on_clock(now_ms).map_err(|e| failed(self.subtask, &self.name, e))?;
         }

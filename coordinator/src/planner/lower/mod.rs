@@ -10,6 +10,7 @@ mod expr;
 mod graph;
 mod id;
 mod join;
+mod narrow;
 mod parallel;
 mod rel;
 mod scalar;
@@ -55,6 +56,7 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
     sides.connect(&sources, &bound.catalog, &mut graph, &mut sinks)?;
     sinks.finish(&bound.catalog, &mut graph)?;
     let ids = id::ids(&graph);
+    narrow::narrow(&mut graph);
     let (operators, edges): (Vec<_>, Vec<Edge>) = parallel::spread(&graph, &ids, settings.parallelism);
     let plan = Plan {
         name: settings.name.clone(),

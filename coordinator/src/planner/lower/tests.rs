@@ -393,3 +393,23 @@ fn no_models_are_looked_for_where_none_is_declared() {
     let options = PlanOptions { name: "test".into(), parallelism: Some(1) };
     assert!(plan(&format!("{SENSOR} SELECT * FROM nab;"), &BTreeMap::new(), options, &NoModels).is_ok());
 }
+
+#[test]
+fn only_the_fields_that_are_read_are_decoded() {
+    let sql = "CREATE TABLE e (kind INT, bid ROW<auction BIGINT, price BIGINT, by_whom ROW<id BIGINT, name STRING>>, \
+               ask ROW<id BIGINT>, dateTime AS bid.auction) \
+               WITH ('connector' = 'filesystem', 'path' = 'e', 'format' = 'json'); \
+               CREATE TABLE o (a BIGINT, b STRING, c ROW<id BIGINT>) WITH ('connector' = 'blackhole'); \
+               INSERT INTO o SELECT dateTime, bid.by_whom.name, ask FROM e WHERE kind = 2;";
+    let plan = planned(sql, 1);
+    let OperatorKind::Source(source) = kinds(&plan, "Source")[0] else { unreachable!() };
+    let types: Vec<String> =
+        source.physical.fields.iter().map(|field| format!("{} {}", field.name, field.ty)).collect();
+    assert_eq!(
+        types,
+        ["kind INT", "bid ROW<auction BIGINT, by_whom ROW<name STRING>>", "ask ROW<id BIGINT>"],
+        "{}",
+        text(&plan)
+    );
+    assert_eq!(plan.validate(), Ok(()));
+}
