@@ -110,7 +110,7 @@ impl Leader {
         let deploy = Deploy {
             job: self.job.id.clone(),
             incarnation: self.job.incarnation,
-            plan: self.job.plan.clone(),
+            plan: self.job.plan.encode(),
             restore: self.job.restore.take(),
         };
         self.send(Command::Deploy(Box::new(deploy))).await;

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::ids::{Epoch, Incarnation, JobId, OperatorId};
 use crate::wire::generated::checkpoint as wire;
-use prost::Message;
+use crate::wire::{Fault, Frame};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -117,39 +117,16 @@ impl Manifest {
         self.operators.iter().flat_map(|op| &op.subtasks).flat_map(|subtask| &subtask.keyed)
     }
 
-    /// As it is stored: `EFCK`, a version byte, the protobuf body, and the crc32 of all that, little endian.
+    /// As it is stored.
     pub fn encode(&self) -> Vec<u8> {
-        let body = wire::Manifest::from(self);
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 1 + body.encoded_len() + CRC_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.push(VERSION);
-        body.encode(&mut bytes).expect("a vector grows as needed");
-        let crc = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes
+        FRAME.seal(&wire::Manifest::from(self))
     }
 
     /// Refuses everything that `encode` has not written in full.
     pub fn decode(bytes: &[u8]) -> Result<Manifest, Error> {
-        let (content, crc) = bytes
-            .split_last_chunk::<CRC_BYTES>()
-            .ok_or_else(|| Error::corrupt(format!("a manifest of {} bytes is cut short", bytes.len())))?;
-        let (written, found) = (u32::from_le_bytes(*crc), crc32fast::hash(content));
-        let Some([version, body @ ..]) = content.strip_prefix(MAGIC) else {
-            return Err(Error::corrupt("not a checkpoint manifest: it does not start with `EFCK`"));
-        };
-        if written != found {
-            return Err(Error::corrupt(format!("its crc32 is {found:08x}, but {written:08x} was written with it")));
-        }
-        if *version != VERSION {
-            return Err(Error::corrupt(format!(
-                "manifest version {version} is not known; this version of EdgeFlow reads version {VERSION}"
-            )));
-        }
-        wire::Manifest::decode(body).map_err(|e| Error::corrupt(e.to_string()))?.try_into()
+        let manifest: wire::Manifest = FRAME.open(bytes).map_err(Error::corrupt)?;
+        manifest.try_into().map_err(|fault: Fault| Error::corrupt(format!("manifest.{fault}")))
     }
 }
 
-const MAGIC: &[u8] = b"EFCK";
-const VERSION: u8 = 1;
-const CRC_BYTES: usize = 4;
+const FRAME: Frame = Frame { what: "checkpoint manifest", magic: "EFCK", version: 1 };

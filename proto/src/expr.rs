@@ -7,6 +7,10 @@ use crate::schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// How deep an expression may nest: a chain of 1000 `OR`s. Whoever walks a tree does so by recursion, and a worker's
+/// threads have 2 MiB of stack.
+pub const DEPTH_MAX: usize = 1000;
+
 /// An expression over the columns of one input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expr {
@@ -208,16 +212,32 @@ impl Expr {
         self
     }
 
-    /// Checks that every column exists in `input` with the type that the tree says.
+    /// Nodes from the root to the farthest leaf.
+    pub fn depth(&self) -> usize {
+        1 + self.children().into_iter().map(Expr::depth).max().unwrap_or(0)
+    }
+
+    /// Checks that every column exists in `input`, and every field in its row, with the type that the tree says.
     pub fn validate(&self, input: &Schema) -> Result<(), String> {
-        if let ExprKind::Column(index) = self.kind {
-            match input.fields.get(index) {
-                None => return Err(format!("column {index} of an input with {} columns", input.len())),
-                Some(field) if field.ty != self.ty => {
-                    return Err(format!("column {index} `{}` is {}, not {}", field.name, field.ty, self.ty));
-                }
-                Some(_) => {}
+        let found = match &self.kind {
+            ExprKind::Column(index) => {
+                let columns = || format!("column {index} of an input with {} columns", input.len());
+                Some((input.fields.get(*index).ok_or_else(columns)?, "column", *index))
             }
+            ExprKind::Field { input, index } => {
+                let fields = if let DataType::Row(fields) = &input.ty { fields.as_slice() } else { &[] };
+                let missing = || format!("field {index} of {}", input.ty);
+                Some((fields.get(*index).ok_or_else(missing)?, "field", *index))
+            }
+            _ => None,
+        };
+        if let Some((field, what, index)) = found
+            && field.ty != self.ty
+        {
+            return Err(format!("{what} {index} `{}` is {}, not {}", field.name, field.ty, self.ty));
+        }
+        if self.ty.depth() > crate::schema::DEPTH_MAX {
+            return Err(format!("a type nests deeper than {}", crate::schema::DEPTH_MAX));
         }
         self.children().into_iter().try_for_each(|child| child.validate(input))
     }
@@ -300,7 +320,7 @@ impl fmt::Display for Expr {
                 if *case_insensitive { "ILIKE" } else { "LIKE" }
             ),
             ExprKind::Field { input, index } => match &input.ty {
-                DataType::Row(fields) => write!(f, "{input}.{}", fields[*index].name),
+                DataType::Row(fields) if *index < fields.len() => write!(f, "{input}.{}", fields[*index].name),
                 _ => write!(f, "{input}.{index}"),
             },
             ExprKind::Call { function, args } => {

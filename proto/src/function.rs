@@ -71,6 +71,9 @@ pub enum Builtin {
 }
 
 impl Builtin {
+    /// What all their names start with, and none of DataFusion's.
+    pub const PREFIX: &'static str = "ef_";
+
     pub const ALL: &'static [Builtin] = &[
         Builtin::ToTimestampLtz,
         Builtin::ToTimestamp,
@@ -107,7 +110,7 @@ impl Builtin {
         Builtin::JsonValue,
     ];
 
-    /// The name in `ExprKind::Call`: prefixed, so that it never meets one of DataFusion's.
+    /// The name in `ExprKind::Call`. Stable: it stands in stored plans.
     pub const fn name(self) -> &'static str {
         match self {
             Builtin::ToTimestampLtz => "ef_to_timestamp_ltz",

@@ -4,7 +4,6 @@
 use crate::checkpoint::{Manifest, SubtaskState};
 use crate::error::Error;
 use crate::ids::{Epoch, Incarnation, JobId, OperatorId, SubtaskId};
-use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Leader → agent.
@@ -34,7 +33,8 @@ pub enum Command {
 pub struct Deploy {
     pub job: JobId,
     pub incarnation: Incarnation,
-    pub plan: Plan,
+    /// As `Plan::encode` writes it: the worker checks what it was sent, in one process as in a cluster.
+    pub plan: Vec<u8>,
     /// Restore from here; None: start empty.
     pub restore: Option<Manifest>,
 }

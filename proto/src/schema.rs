@@ -44,6 +44,9 @@ impl Unit {
     }
 }
 
+/// How deep types may nest: ROWs in ARRAYs in MAPs in ROWs… Less than protobuf allows of messages in messages.
+pub const DEPTH_MAX: usize = 24;
+
 /// A SQL type. In brackets the Arrow type that carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataType {
@@ -253,6 +256,16 @@ impl DataType {
             Arrow::Dictionary(_, value) => DataType::from_arrow(value)?,
             _ => return None,
         })
+    }
+
+    /// 1 for a type without types in it.
+    pub fn depth(&self) -> usize {
+        1 + match self {
+            DataType::Row(fields) => fields.iter().map(|field| field.ty.depth()).max().unwrap_or(0),
+            DataType::Array(item) => item.depth(),
+            DataType::Map(key, value) => key.depth().max(value.depth()),
+            _ => 0,
+        }
     }
 
     pub const fn is_timestamp(&self) -> bool {

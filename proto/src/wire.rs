@@ -2,10 +2,27 @@
 //! that the types promise, and says which field is wrong.
 
 mod checkpoint;
+mod connector;
+mod enumeration;
+mod expr;
+mod fault;
+mod frame;
+mod operator;
+mod plan;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod window;
+pub use fault::Fault;
+pub(crate) use frame::Frame;
+pub use plan::BYTES_MAX;
 
 /// What prost makes of `proto/proto/*.proto`.
 pub mod generated {
     pub mod checkpoint {
         include!(concat!(env!("OUT_DIR"), "/edgeflow.checkpoint.v1.rs"));
+    }
+    pub mod plan {
+        include!(concat!(env!("OUT_DIR"), "/edgeflow.plan.v1.rs"));
     }
 }

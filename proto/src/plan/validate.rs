@@ -4,8 +4,8 @@
 //! Types decide, names do not: two schemas match when their columns have equal types in equal order.
 
 use super::*;
-use crate::expr::Expr;
-use crate::schema::{DataType, OP_COLUMN, Unit};
+use crate::expr::{self, Expr};
+use crate::schema::{self, DataType, OP_COLUMN, Unit};
 use std::collections::{BTreeMap, HashSet};
 
 /// A rule that a plan breaks. Our bug, or a damaged file.
@@ -15,6 +15,9 @@ pub struct PlanError(pub String);
 
 type Checked = Result<(), String>;
 
+/// Operators, and edges. Far more than any job has; the checks below look up each in the list of all.
+const SIZE_MAX: usize = 10_000;
+
 impl Plan {
     pub fn validate(&self) -> Result<(), PlanError> {
         self.check().map_err(PlanError)
@@ -23,6 +26,11 @@ impl Plan {
     fn check(&self) -> Checked {
         if self.max_parallelism == 0 || self.max_parallelism > 1 << 15 {
             return Err(format!("max parallelism {} is not in 1..=32768", self.max_parallelism));
+        }
+        for (what, count) in [("operators", self.operators.len()), ("edges", self.edges.len())] {
+            if count > SIZE_MAX {
+                return Err(format!("{count} {what}; at most {SIZE_MAX} are possible"));
+            }
         }
         let mut positions = BTreeMap::new();
         for (position, op) in self.operators.iter().enumerate() {
@@ -132,6 +140,7 @@ impl Plan {
     }
 
     fn check_operator(&self, op: &Operator) -> Checked {
+        nesting(&op.schema)?;
         let inputs: Vec<(Schema, bool)> =
             (0..op.kind.inputs()).map(|input| self.input_schema(op.id, input)).collect::<Result<_, _>>()?;
         let takes_changelog = match &op.kind {
@@ -254,10 +263,21 @@ fn column<'a>(schema: &'a Schema, index: usize, what: &str) -> Result<&'a DataTy
 }
 
 fn expression(expr: &Expr, input: &Schema, what: &str) -> Checked {
+    if expr.depth() > expr::DEPTH_MAX {
+        return Err(format!("{what}: the expression nests {} deep, {} at most", expr.depth(), expr::DEPTH_MAX));
+    }
     expr.validate(input).map_err(|error| format!("{what} {expr}: {error}"))
 }
 
+fn nesting(schema: &Schema) -> Checked {
+    match schema.fields.iter().find(|field| field.ty.depth() > schema::DEPTH_MAX) {
+        Some(field) => Err(format!("column `{}`: its type nests deeper than {}", field.name, schema::DEPTH_MAX)),
+        None => Ok(()),
+    }
+}
+
 fn check_source(source: &Source) -> Result<Vec<DataType>, String> {
+    nesting(&source.physical)?;
     let first_metadata = source.physical.len().saturating_sub(source.metadata.len());
     if source.metadata.iter().enumerate().any(|(i, (column, _))| *column != first_metadata + i) {
         return Err("metadata columns are not the last of the physical ones".into());

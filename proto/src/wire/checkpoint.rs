@@ -1,9 +1,12 @@
 //! Manifest and subtask states.
 
+use super::enumeration::{Enumeration, enumeration, known};
+use super::fault::{Fault, list, narrow};
 use super::generated::checkpoint as wire;
 use crate::checkpoint::{Layout, Manifest, OperatorState, StateFile, SubtaskState};
-use crate::error::Error;
 use crate::ids::{Epoch, Incarnation, JobId, OperatorId};
+
+enumeration!(Layout: Entries, RocksDb);
 
 impl From<&Manifest> for wire::Manifest {
     fn from(manifest: &Manifest) -> wire::Manifest {
@@ -20,17 +23,17 @@ impl From<&Manifest> for wire::Manifest {
 }
 
 impl TryFrom<wire::Manifest> for Manifest {
-    type Error = Error;
+    type Error = Fault;
 
-    fn try_from(manifest: wire::Manifest) -> Result<Manifest, Error> {
+    fn try_from(manifest: wire::Manifest) -> Result<Manifest, Fault> {
         Ok(Manifest {
             job: JobId(manifest.job),
             incarnation: Incarnation(manifest.incarnation),
             epoch: Epoch(manifest.epoch),
             triggered_at_ms: manifest.triggered_at_ms,
             terminal: manifest.terminal,
-            max_parallelism: key_group(manifest.max_parallelism, "max_parallelism")?,
-            operators: manifest.operators.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            max_parallelism: narrow(manifest.max_parallelism, "max_parallelism")?,
+            operators: list(manifest.operators, "operators")?,
         })
     }
 }
@@ -47,29 +50,25 @@ impl From<&OperatorState> for wire::OperatorState {
 }
 
 impl TryFrom<wire::OperatorState> for OperatorState {
-    type Error = Error;
+    type Error = Fault;
 
-    fn try_from(operator: wire::OperatorState) -> Result<OperatorState, Error> {
+    fn try_from(operator: wire::OperatorState) -> Result<OperatorState, Fault> {
         Ok(OperatorState {
             id: OperatorId(operator.id),
             name: operator.name,
             parallelism: operator.parallelism,
-            subtasks: operator.subtasks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            subtasks: list(operator.subtasks, "subtasks")?,
         })
     }
 }
 
 impl From<&SubtaskState> for wire::SubtaskState {
     fn from(subtask: &SubtaskState) -> wire::SubtaskState {
-        let layout = match subtask.layout {
-            Layout::Entries => wire::Layout::Entries,
-            Layout::RocksDb => wire::Layout::RocksDb,
-        };
         wire::SubtaskState {
             index: subtask.index,
             key_groups_from: subtask.key_groups.start.into(),
             key_groups_to: subtask.key_groups.end.into(),
-            layout: layout.into(),
+            layout: subtask.layout.number(),
             keyed: subtask.keyed.iter().map(Into::into).collect(),
             blob: subtask.blob.clone(),
             ended: subtask.ended,
@@ -78,24 +77,14 @@ impl From<&SubtaskState> for wire::SubtaskState {
 }
 
 impl TryFrom<wire::SubtaskState> for SubtaskState {
-    type Error = Error;
+    type Error = Fault;
 
-    fn try_from(subtask: wire::SubtaskState) -> Result<SubtaskState, Error> {
-        let layout = match wire::Layout::try_from(subtask.layout) {
-            Ok(wire::Layout::Entries) => Layout::Entries,
-            Ok(wire::Layout::RocksDb) => Layout::RocksDb,
-            Ok(wire::Layout::Unknown) | Err(_) => {
-                return Err(Error::corrupt(format!(
-                    "layout {} of a subtask's state is not known; this version reads 1 (entries) and 2 (RocksDB)",
-                    subtask.layout
-                )));
-            }
-        };
+    fn try_from(subtask: wire::SubtaskState) -> Result<SubtaskState, Fault> {
         Ok(SubtaskState {
             index: subtask.index,
-            key_groups: key_group(subtask.key_groups_from, "key_groups_from")?
-                ..key_group(subtask.key_groups_to, "key_groups_to")?,
-            layout,
+            key_groups: narrow(subtask.key_groups_from, "key_groups_from")?
+                ..narrow(subtask.key_groups_to, "key_groups_to")?,
+            layout: known(subtask.layout, "layout")?,
             keyed: subtask.keyed.into_iter().map(Into::into).collect(),
             blob: subtask.blob,
             ended: subtask.ended,
@@ -113,8 +102,4 @@ impl From<wire::StateFile> for StateFile {
     fn from(file: wire::StateFile) -> StateFile {
         StateFile { path: file.path, name: file.name, bytes: file.bytes, crc32: file.crc32 }
     }
-}
-
-fn key_group(value: u32, field: &str) -> Result<u16, Error> {
-    u16::try_from(value).map_err(|_| Error::corrupt(format!("{field} is {value}; at most {} is possible", u16::MAX)))
 }

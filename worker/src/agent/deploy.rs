@@ -48,18 +48,15 @@ pub(super) async fn deploy(
     command: Deploy,
 ) -> std::result::Result<(Vec<Started>, Vec<Metered>), Failed> {
     let nowhere = OperatorId(0);
-    command
-        .plan
-        .validate()
-        .map_err(|e| (nowhere, Error::new(Code::Internal, format!("the plan is not valid: {e}"))))?;
+    let plan = Plan::decode(&command.plan).map_err(|e| (nowhere, e))?;
     let mut restored: HashMap<SubtaskId, Vec<Restored>> = HashMap::new();
-    for (subtask, old) in to_download(&command) {
+    for (subtask, old) in to_download(&command, &plan) {
         let name = format!("restore-{}-{}-{}", subtask.operator, subtask.index, old.index);
         let part = download_boxed(with.root.clone(), old, with.config.work_dir.join(name)).await;
         restored.entry(subtask).or_default().push(part.map_err(|e| (subtask.operator, e))?);
     }
     // Opening stores and reading model files blocks; the runtime's threads are not for that.
-    tokio::task::spawn_blocking(move || Builder::new(&with, &command, restored)?.build())
+    tokio::task::spawn_blocking(move || Builder::new(&with, &command, &plan, restored)?.build())
         .await
         .map_err(|e| (nowhere, Error::new(Code::Internal, format!("deployment: {e}"))))?
 }
@@ -74,12 +71,12 @@ fn download_boxed(
 }
 
 /// Every new subtask with each old one whose key groups it takes over.
-fn to_download(command: &Deploy) -> Vec<(SubtaskId, SubtaskState)> {
+fn to_download(command: &Deploy, plan: &Plan) -> Vec<(SubtaskId, SubtaskState)> {
     let mut wanted = Vec::new();
     for state in command.restore.iter().flat_map(|manifest| &manifest.operators) {
-        let Some(op) = command.plan.operator(state.id) else { continue };
+        let Some(op) = plan.operator(state.id) else { continue };
         for index in 0..op.parallelism {
-            let range = range_of(index, op.parallelism, command.plan.max_parallelism);
+            let range = range_of(index, op.parallelism, plan.max_parallelism);
             let subtask = SubtaskId { operator: op.id, index };
             let old = state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range));
             wanted.extend(old.map(|old| (subtask, old.clone())));
@@ -117,9 +114,9 @@ impl<'a> Builder<'a> {
     fn new(
         with: &'a Deployment,
         command: &'a Deploy,
+        plan: &'a Plan,
         restored: HashMap<SubtaskId, Vec<Restored>>,
     ) -> std::result::Result<Builder<'a>, Failed> {
-        let plan = &command.plan;
         let keyed = plan.operators.iter().filter(|op| is_keyed(op)).map(|op| op.parallelism as usize).sum::<usize>();
         let fail = |e| (OperatorId(0), e);
         let backend = config::backend(&plan.config).map_err(fail)?;

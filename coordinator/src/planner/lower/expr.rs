@@ -11,7 +11,7 @@ use datafusion_common::{Column, DFSchema, ScalarValue};
 use datafusion_expr::expr::{self as df, Alias};
 use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion_expr::{Expr as DfExpr, ExprSchemable, Operator};
-use ef_proto::expr::{BinaryOp, Expr, ExprKind, Scalar, UnaryOp};
+use ef_proto::expr::{BinaryOp, DEPTH_MAX, Expr, ExprKind, Scalar, UnaryOp};
 use ef_proto::function::Builtin;
 use ef_proto::schema::DataType;
 
@@ -19,7 +19,14 @@ type Lowered = Result<Expr, PlannerError>;
 
 /// Lowers `expr` over a plan node's output `schema`; columns become positions in it.
 pub fn lower(expr: &DfExpr, schema: &DFSchema) -> Lowered {
-    Lowering { schema }.expr(expr)
+    let lowered = Lowering { schema }.expr(expr)?;
+    match lowered.depth() {
+        depth if depth > DEPTH_MAX => {
+            let what = format!("the expression nests {depth} deep, expected at most {DEPTH_MAX}");
+            Err(PlannerError::new(what, span_of(expr)).hint("put parts of a long chain in parentheses of their own"))
+        }
+        _ => Ok(lowered),
+    }
 }
 
 /// Where the first column of the expression stands in the text.

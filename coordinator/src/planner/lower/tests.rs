@@ -113,7 +113,10 @@ fn try_plan(sql: &str, parallelism: u32) -> Result<Plan, PlannerError> {
 #[track_caller]
 fn planned(sql: &str, parallelism: u32) -> Plan {
     match try_plan(sql, parallelism) {
-        Ok(plan) => plan,
+        Ok(plan) => {
+            assert_eq!(Plan::decode(&plan.encode()).as_ref(), Ok(&plan), "crosses to a worker unchanged\n{sql}");
+            plan
+        }
         Err(error) => panic!("{error}\n{sql}"),
     }
 }
@@ -412,4 +415,18 @@ fn only_the_fields_that_are_read_are_decoded() {
         text(&plan)
     );
     assert_eq!(plan.validate(), Ok(()));
+
+/// DataFusion's planner takes more stack a level than a worker does, so it gets more than a test's thread has.
+#[test]
+fn a_chain_too_long_for_a_workers_stack_is_refused_with_its_place() {
+    let chain = |terms: u32| {
+        let chain: Vec<String> = (0..terms).map(|i| format!("`value` > {i} AND device_id <> 'd{i}'")).collect();
+        format!("{SENSOR}{}", into("v DOUBLE", &format!("SELECT `value` FROM nab WHERE {}", chain.join(" OR "))))
+    };
+    let planning = std::thread::Builder::new().stack_size(64 << 20).spawn(move || {
+        planned(&chain(900), 1);
+        try_plan(&chain(1100), 1).map(|_| ()).expect_err("too deep for a worker")
+    });
+    let error = planning.expect("a thread").join().expect("planned");
+    assert!(error.message.contains("nests") && error.line > 0, "{error}");
 }

@@ -1,6 +1,7 @@
 //! What the evaluator promises: tables for casts and functions, a naive recomputation for the rest.
 
 mod casts;
+mod depth;
 mod functions;
 mod operators;
 #[cfg(feature = "functions")]
