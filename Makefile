@@ -21,4 +21,4 @@ lint:
 
 ## criterion benches
 bench:
-	$(CARGO) bench -p ef-benches
+	$(CARGO) bench --workspace --bench '*'

@@ -1,28 +1,35 @@
 //! The SQL of each workload.
 
-/// The sensor table over a file, and one query of `filter`, `tumble`, `hop`, `session`.
-pub fn sensor(path: &str, query: &str) -> Option<String> {
-    let source = format!(
+fn sensor_table(path: &str) -> String {
+    format!(
         "CREATE TABLE sensor (device_id STRING, ts TIMESTAMP_LTZ(3), temperature DOUBLE, vibration DOUBLE, pressure DOUBLE,
            WATERMARK FOR ts AS ts - INTERVAL '2' SECOND
          ) WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'json');"
-    );
+    )
+}
+
+/// `select` from the sensor table over a file; `columns` are those of its result.
+pub fn over_sensor(path: &str, columns: &str, select: &str) -> String {
+    let source = sensor_table(path);
+    format!("{source}\nCREATE TABLE result ({columns}) WITH ('connector' = 'blackhole');\nINSERT INTO result {select};")
+}
+
+/// The sensor table over a file, and one query of `filter`, `tumble`, `hop`, `session`.
+pub fn sensor(path: &str, query: &str) -> Option<String> {
     let windowed = |window: &str| {
-        format!(
-            "{source}
-             CREATE TABLE result (device_id STRING, window_start TIMESTAMP_LTZ(3), n BIGINT, mean DOUBLE, sd DOUBLE)
-             WITH ('connector' = 'blackhole');
-             INSERT INTO result SELECT device_id, window_start, COUNT(*), AVG(temperature), STDDEV_POP(temperature)
+        let columns = "device_id STRING, window_start TIMESTAMP_LTZ(3), n BIGINT, mean DOUBLE, sd DOUBLE";
+        let select = format!(
+            "SELECT device_id, window_start, COUNT(*), AVG(temperature), STDDEV_POP(temperature)
              FROM TABLE({window}) WHERE temperature >= 0 AND temperature <= 100
-             GROUP BY device_id, window_start, window_end;"
-        )
+             GROUP BY device_id, window_start, window_end"
+        );
+        over_sensor(path, columns, &select)
     };
     Some(match query {
-        "filter" => format!(
-            "{source}
-             CREATE TABLE result (device_id STRING, ts TIMESTAMP_LTZ(3), temperature DOUBLE, vibration DOUBLE, pressure DOUBLE)
-             WITH ('connector' = 'blackhole');
-             INSERT INTO result SELECT * FROM sensor WHERE temperature >= 0 AND temperature <= 100;"
+        "filter" => over_sensor(
+            path,
+            "device_id STRING, ts TIMESTAMP_LTZ(3), temperature DOUBLE, vibration DOUBLE, pressure DOUBLE",
+            "SELECT * FROM sensor WHERE temperature >= 0 AND temperature <= 100",
         ),
         "tumble" => windowed("TUMBLE(TABLE sensor, DESCRIPTOR(ts), INTERVAL '5' SECOND)"),
         "hop" => windowed("HOP(TABLE sensor, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '1' MINUTE)"),

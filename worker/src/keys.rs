@@ -146,6 +146,20 @@ struct Arena {
     garbage: usize,
 }
 
+/// Equality of byte strings. Short ones, as keys are, by two loads that may overlap: a call costs more.
+#[inline(always)]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    fn words<const N: usize>(bytes: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        Some((bytes.first_chunk()?, bytes.last_chunk()?))
+    }
+    match a.len() {
+        len if len != b.len() => false,
+        4..=8 => words::<4>(a) == words::<4>(b),
+        9..=16 => words::<8>(a) == words::<8>(b),
+        _ => a == b,
+    }
+}
+
 /// Length of a removed span.
 const DEAD: u32 = u32::MAX;
 
@@ -352,7 +366,7 @@ impl KeyTable {
                         return Ok(());
                     }
                     let value = &data[offsets[row] as usize..offsets[row + 1] as usize];
-                    let group = match index.find(hashes[row], |group| arena.get(group) == value) {
+                    let group = match index.find(hashes[row], |group| same_bytes(arena.get(group), value)) {
                         Some(group) => group,
                         None => {
                             let group = allot(row);
@@ -372,7 +386,7 @@ impl KeyTable {
                 rows.each(|_, row| {
                     let value = encoded.row(row);
                     let value: &[u8] = value.as_ref();
-                    let group = match index.find(hashes[row], |group| arena.get(group) == value) {
+                    let group = match index.find(hashes[row], |group| same_bytes(arena.get(group), value)) {
                         Some(group) => group,
                         None => {
                             let group = allot(row);

@@ -6,6 +6,7 @@
 //! accumulators.
 
 use super::accumulate::Accumulators;
+use super::store_keys::StoreKeys;
 use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::keys::{KeyTable, Selection, hash_rows};
@@ -147,18 +148,14 @@ impl GroupAggregate {
         if !self.cold || fresh.is_empty() {
             return Ok(());
         }
-        let store = &mut *scope.store;
-        // All keys in one buffer, sorted through their spans: no allocation a key.
-        let mut bytes = Vec::with_capacity(fresh.len() * 16);
-        let mut spans: Vec<(usize, usize, u32)> = Vec::with_capacity(fresh.len());
+        let mut sorted = StoreKeys::default();
         for group in fresh {
-            let from = bytes.len();
-            self.store_key(group, &mut bytes);
-            spans.push((from, bytes.len(), group));
+            sorted.push(group, |out| self.store_key(group, out));
         }
-        spans.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
-        let keys: Vec<&[u8]> = spans.iter().map(|span| &bytes[span.0..span.1]).collect();
-        store.get_many(&keys, &mut |i, value| value.map_or(Ok(()), |value| self.load(spans[i].2, value)))
+        sorted.sort();
+        let (keys, groups): (Vec<&[u8]>, Vec<u32>) = sorted.iter().unzip();
+        let store = &mut *scope.store;
+        store.get_many(&keys, &mut |i, value| value.map_or(Ok(()), |value| self.load(groups[i], value)))
     }
 
     fn remove(&mut self, group: u32) {
@@ -176,28 +173,34 @@ impl GroupAggregate {
         }
     }
 
-    /// Puts the dirty groups (all of them into a memory store) in key order, and deletes what went.
+    /// Deletes what went and puts the dirty groups in key order; into a memory store all groups, in any order.
     fn write(&mut self, store: &mut dyn Store) -> Result<()> {
-        let all = store.kind() == Kind::Memory;
         for key in self.deleted.drain(..) {
             store.delete(&key)?;
         }
-        let wanted = if all { LIVE } else { LIVE | DIRTY };
-        let mut bytes = Vec::new();
-        let mut spans: Vec<(usize, usize, u32)> = Vec::new();
-        for (group, flags) in self.flags.iter().enumerate() {
-            if flags & wanted == wanted {
-                let from = bytes.len();
-                self.store_key(group as u32, &mut bytes);
-                spans.push((from, bytes.len(), group as u32));
-            }
-        }
-        spans.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
+        let live = |flags: u8, wanted: u8| flags & wanted == wanted;
+        let groups = 0..self.flags.len() as u32;
         let mut value = Vec::new();
-        for (from, to, group) in spans {
+        if store.kind() == Kind::Memory {
+            let mut key = Vec::new();
+            for group in groups.filter(|group| live(self.flags[*group as usize], LIVE)) {
+                key.clear();
+                value.clear();
+                self.store_key(group, &mut key);
+                self.put_state(group, &mut value);
+                store.put(&key, &value)?;
+            }
+            return Ok(());
+        }
+        let mut dirty = StoreKeys::default();
+        for group in groups.filter(|group| live(self.flags[*group as usize], LIVE | DIRTY)) {
+            dirty.push(group, |out| self.store_key(group, out));
+        }
+        dirty.sort();
+        for (key, group) in dirty.iter() {
             value.clear();
             self.put_state(group, &mut value);
-            store.put(&bytes[from..to], &value)?;
+            store.put(key, &value)?;
             self.flags[group as usize] &= !DIRTY;
         }
         Ok(())

@@ -16,6 +16,7 @@ pub mod group_aggregate;
 mod map_store;
 pub mod predict;
 pub mod session;
+mod store_keys;
 #[cfg(test)]
 pub mod testing;
 pub mod window_aggregate;

@@ -6,6 +6,7 @@
 //! again. So a row costs no timer work. State: key group u16 BE, the key's bytes → the key's sessions.
 
 use super::accumulate::Accumulators;
+use super::store_keys::StoreKeys;
 use super::window_aggregate::per_milli;
 use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
@@ -446,18 +447,18 @@ impl Operator for SessionAggregate {
         for key in self.deleted.drain(..) {
             store.delete(&key)?;
         }
-        let mut entries: Vec<(Vec<u8>, u32)> = Vec::new();
-        for (key, head) in self.heads.iter().enumerate() {
-            if *head != NO_GROUP && (all || self.dirty[key]) {
-                let mut bytes = Vec::new();
-                self.store_key(key as u32, &mut bytes);
-                entries.push((bytes, key as u32));
-                self.dirty[key] = false;
+        let mut sorted = StoreKeys::default();
+        for key in 0..self.heads.len() as u32 {
+            let changed = std::mem::take(&mut self.dirty[key as usize]);
+            if self.heads[key as usize] != NO_GROUP && (all || changed) {
+                sorted.push(key, |out| self.store_key(key, out));
             }
         }
-        entries.sort_unstable();
+        if !all {
+            sorted.sort();
+        }
         let mut value = Vec::new();
-        for (bytes, key) in entries {
+        for (bytes, key) in sorted.iter() {
             value.clear();
             let mut at = self.heads[key as usize];
             while at != NO_GROUP {
@@ -467,7 +468,7 @@ impl Operator for SessionAggregate {
                 self.accumulators.put(at, &mut value);
                 at = session.next;
             }
-            store.put(&bytes, &value)?;
+            store.put(bytes, &value)?;
         }
         let mut blob = vec![VERSION];
         blob.extend_from_slice(&self.watermark.to_le_bytes());

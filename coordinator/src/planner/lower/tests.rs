@@ -415,6 +415,7 @@ fn only_the_fields_that_are_read_are_decoded() {
         text(&plan)
     );
     assert_eq!(plan.validate(), Ok(()));
+}
 
 /// DataFusion's planner takes more stack a level than a worker does, so it gets more than a test's thread has.
 #[test]

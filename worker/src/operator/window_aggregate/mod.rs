@@ -18,8 +18,10 @@ use ef_proto::schema::{DataType, Schema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod merged;
 mod pane;
 mod slicer;
+use merged::Merged;
 use pane::{Pane, Span};
 use slicer::Slicer;
 
@@ -40,7 +42,7 @@ pub struct WindowAggregate {
     max_parallelism: u16,
     panes: BTreeMap<Span, Pane>,
     spare: Vec<Pane>,
-    merged: Pane,
+    merged: Merged,
     /// Windows that end before or at this have fired.
     progress: i64,
     /// The processing clock, as far as windows follow it.
@@ -87,7 +89,7 @@ impl WindowAggregate {
                 input.fields.get(*key).map(|field| field.ty.clone()).ok_or_else(|| broken("a key column is missing"))
             })
             .collect::<Result<_>>()?;
-        let merged = Pane::new(&key_types, &plan.aggregates)?;
+        let merged = Merged::new(&key_types, &plan.aggregates)?;
         Ok(WindowAggregate {
             plan: plan.clone(),
             key_types,
@@ -381,22 +383,12 @@ impl WindowAggregate {
         }
         if let [span] = spans[..] {
             let pane = self.panes.get(&span).expect("listed above");
-            self.emit_window(&pane.keys, &pane.accumulators, start, end, scope)?;
+            let all: Vec<u32> = (0..pane.keys.bound() as u32).collect();
+            self.emit_window(&pane.keys, &pane.accumulators, &all, (start, end), scope)?;
         } else if !spans.is_empty() {
-            let mut merged = std::mem::replace(&mut self.merged, Pane::new(&self.key_types, &self.plan.aggregates)?);
-            let (mut hashes, mut groups) = (Vec::new(), Vec::new());
-            for span in &spans {
-                let pane = &self.panes[span];
-                let all: Vec<u32> = (0..pane.keys.bound() as u32).collect();
-                let columns = pane.keys.export(&all)?;
-                hashes.clear();
-                hashes.extend(all.iter().map(|group| pane.keys.hash_of(*group)));
-                merged.intern(&columns, &hashes, Selection::All(all.len()), &mut groups)?;
-                merged.accumulators.merge(&groups, &pane.accumulators, None)?;
-            }
-            self.emit_window(&merged.keys, &merged.accumulators, start, end, scope)?;
-            merged.clear();
-            self.merged = merged;
+            let groups = self.merged.merge(&mut self.panes, &spans)?;
+            self.emit_window(&self.merged.keys, &self.merged.accumulators, &groups, (start, end), scope)?;
+            self.merged.tidy(groups.len(), &mut self.panes);
         }
         // What no later window needs. The slices of a window are the first ones there are.
         while let Some(entry) = self.panes.first_entry() {
@@ -427,12 +419,11 @@ impl WindowAggregate {
         &self,
         keys: &KeyTable,
         accumulators: &Accumulators,
-        start: i64,
-        end: i64,
+        groups: &[u32],
+        (start, end): (i64, i64),
         scope: &mut Scope<'_>,
     ) -> Result<()> {
-        let all: Vec<u32> = (0..keys.bound() as u32).collect();
-        for groups in all.chunks(BATCH_ROWS) {
+        for groups in groups.chunks(BATCH_ROWS) {
             let mut columns = keys.export(groups)?;
             columns.extend(accumulators.finish(groups)?);
             for time in [start, end, end - 1] {
@@ -575,7 +566,7 @@ impl Operator for WindowAggregate {
             pane.spill(*span, self.max_parallelism, store)?;
         }
         self.spare.clear();
-        self.merged = Pane::new(&self.key_types, &self.plan.aggregates)?;
+        self.merged = Merged::new(&self.key_types, &self.plan.aggregates)?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::keys::{KeyTable, Selection, hash_rows};
 use crate::operator::accumulate::Accumulators;
+use crate::operator::store_keys::StoreKeys;
 use crate::state::{Kind, Store};
 use arrow_array::ArrayRef;
 use ef_proto::keys::key_group;
@@ -26,6 +27,8 @@ pub struct Pane {
     pub accumulators: Accumulators,
     /// Input rows by group; only local aggregates count them.
     pub rows: Vec<i64>,
+    /// Where the groups are in the operator's [`super::merged::Merged`]; of those that were merged so far.
+    pub merged: Vec<u32>,
     flags: Vec<u8>,
     /// The store may know more about this slice than the tables here.
     pub spilled: bool,
@@ -34,7 +37,6 @@ pub struct Pane {
 }
 
 pub fn prefix(group: u16, span: Span, out: &mut Vec<u8>) {
-    out.clear();
     out.extend_from_slice(&group.to_be_bytes());
     for time in [span.0, span.1] {
         out.extend_from_slice(&((time as u64) ^ (1 << 63)).to_be_bytes());
@@ -58,6 +60,7 @@ impl Pane {
             keys: KeyTable::new(types)?,
             accumulators: Accumulators::new(aggregates, false)?,
             rows: Vec::new(),
+            merged: Vec::new(),
             flags: Vec::new(),
             spilled: false,
             stored: false,
@@ -93,42 +96,55 @@ impl Pane {
         self.keys.clear();
         self.accumulators.clear();
         self.rows.clear();
+        self.merged.clear();
         self.flags.clear();
         self.spilled = false;
         self.stored = false;
     }
 
-    /// Puts what changed (all of it into a memory store). Over what was spilled, the store's part is taken in first.
+    fn store_key(&self, group: u32, span: Span, max_parallelism: u16, out: &mut Vec<u8>) {
+        prefix(key_group(self.keys.hash_of(group), max_parallelism), span, out);
+        self.keys.encode(group, out);
+    }
+
+    /// Puts what changed. Over what was spilled, the store's part is taken in first. Into a memory store: all of it,
+    /// in any order.
     pub fn put(&mut self, span: Span, max_parallelism: u16, store: &mut dyn Store) -> Result<()> {
         self.grow_flags();
-        let all = store.kind() == Kind::Memory;
-        let mut order: Vec<(Vec<u8>, u32)> = Vec::new();
-        for group in 0..self.keys.bound() as u32 {
-            if all || self.flags[group as usize] & DIRTY != 0 {
-                let mut key = Vec::with_capacity(PREFIX + 16);
-                prefix(key_group(self.keys.hash_of(group), max_parallelism), span, &mut key);
-                self.keys.encode(group, &mut key);
-                order.push((key, group));
+        let groups = 0..self.keys.bound() as u32;
+        let mut value = Vec::new();
+        if store.kind() == Kind::Memory {
+            let mut key = Vec::new();
+            for group in groups {
+                key.clear();
+                value.clear();
+                self.store_key(group, span, max_parallelism, &mut key);
+                self.accumulators.put(group, &mut value);
+                store.put(&key, &value)?;
             }
+            return Ok(());
         }
-        order.sort_unstable();
+        let mut dirty = StoreKeys::with_common(2..PREFIX);
+        for group in groups.filter(|group| self.flags[*group as usize] & DIRTY != 0) {
+            dirty.push(group, |out| self.store_key(group, span, max_parallelism, out));
+        }
+        dirty.sort();
         if self.spilled {
-            let unknown: Vec<&(Vec<u8>, u32)> =
-                order.iter().filter(|(_, group)| self.flags[*group as usize] & COMPLETE == 0).collect();
-            let keys: Vec<&[u8]> = unknown.iter().map(|(key, _)| key.as_slice()).collect();
+            let unknown: Vec<(&[u8], u32)> =
+                dirty.iter().filter(|(_, group)| self.flags[*group as usize] & COMPLETE == 0).collect();
+            let keys: Vec<&[u8]> = unknown.iter().map(|(key, _)| *key).collect();
             let accumulators = &mut self.accumulators;
             store.get_many(&keys, &mut |i, value| match value {
                 Some(mut value) => accumulators.merge_bytes(unknown[i].1, &mut value).map(|_| ()),
                 None => Ok(()),
             })?;
         }
-        self.stored |= !order.is_empty();
-        let mut value = Vec::new();
-        for (key, group) in &order {
+        self.stored |= !dirty.is_empty();
+        for (key, group) in dirty.iter() {
             value.clear();
-            self.accumulators.put(*group, &mut value);
+            self.accumulators.put(group, &mut value);
             store.put(key, &value)?;
-            self.flags[*group as usize] = COMPLETE;
+            self.flags[group as usize] = COMPLETE;
         }
         Ok(())
     }
@@ -192,12 +208,17 @@ impl Pane {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.keys.memory_bytes() + self.accumulators.memory_bytes() + self.rows.capacity() * 8 + self.flags.capacity()
+        self.keys.memory_bytes()
+            + self.accumulators.memory_bytes()
+            + self.rows.capacity() * 8
+            + self.merged.capacity() * 4
+            + self.flags.capacity()
     }
 }
 
 /// The store's range of one slice in one key group.
 pub fn range(group: u16, span: Span, from: &mut Vec<u8>, to: &mut Vec<u8>) {
+    from.clear();
     prefix(group, span, from);
     to.clear();
     to.extend_from_slice(from);

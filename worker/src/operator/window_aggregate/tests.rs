@@ -263,6 +263,41 @@ fn late_row_within_open_window_is_counted_once() {
 }
 
 #[test]
+fn keys_that_come_and_go_are_counted_rightly_and_forgotten() {
+    let window = Window::Hop { size_ms: 20, slide_ms: 10, offset_ms: 0 };
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan(&window, &[0], Phase::Single, &count);
+    let mut operator = WindowAggregate::new(&plan, &input(), &output(&[0], &count, &BOUNDS), 16).unwrap();
+    let mut out = World::new(Kind::Memory);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let (slices, keys) = (12, 700);
+    for slice in 0..slices {
+        // Key -1 is always there, the others in one slice only.
+        let own = (0..keys).map(|key| slice * keys + key);
+        let rows: Vec<Vec<Value>> = own
+            .chain([-1])
+            .map(|key| {
+                let mut row = random_row(&mut rng, slice * 10);
+                row[0] = Value::Int(key);
+                row
+            })
+            .collect();
+        operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
+        operator.on_watermark(slice * 10, &mut out.scope()).unwrap();
+        assert!(operator.merged.keys.bound() < 5 * keys as usize, "slice {slice}: keys of the past pile up");
+    }
+    operator.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
+    let mut expected = Vec::new();
+    for end in (10..=slices * 10 + 10).step_by(10) {
+        let inside = (0..slices).filter(|slice| (end - 20..end).contains(&(slice * 10)));
+        let row = |key: i64, n: i64| [key, n, end - 20, end, end - 1].map(Value::Int).to_vec();
+        expected.push(row(-1, inside.clone().count() as i64));
+        expected.extend(inside.flat_map(|slice| slice * keys..(slice + 1) * keys).map(|key| row(key, 1)));
+    }
+    assert!(same_rows(&sorted(rows_of(&out.sink.main)), &sorted(expected)));
+}
+
+#[test]
 fn attached_windows_fire_at_their_end_and_not_again() {
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let schema = Schema::new(BOUNDS.iter().map(|(name, ty)| Field::new(*name, ty.clone(), true)).collect());
