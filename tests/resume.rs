@@ -1,13 +1,14 @@
 //! A job goes on from a checkpoint at another parallelism, in another state directory, on another state backend: what
 //! it writes in all is what an uncut run writes.
 
-use ef_tests::Run;
 use ef_tests::events::{Reading, readings, readings_ndjson, timestamp};
 use ef_tests::rows::{Row, assert_same, directory, ndjson};
 use ef_tests::seed::seed;
 use ef_tests::table::json;
+use ef_tests::{Done, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Reads slowly enough to be cut in the middle: each row pays for a long checksum.
 fn job(backend: &str) -> String {
@@ -20,7 +21,7 @@ fn job(backend: &str) -> String {
          WITH ('connector' = 'filesystem', 'path' = 'result', 'format' = 'json');
          CREATE TABLE kept (device_id STRING, ts TIMESTAMP(3), `value` DOUBLE)
          WITH ('connector' = 'filesystem', 'path' = 'kept', 'format' = 'json');
-         CREATE VIEW slow AS SELECT * FROM sensor WHERE MD5(REPEAT(device_id, 800)) <> '';
+         CREATE VIEW slow AS SELECT * FROM sensor WHERE MD5(REPEAT(device_id, 500)) <> '';
          INSERT INTO result SELECT device_id, window_start, COUNT(*), AVG(`value`)
          FROM TABLE(TUMBLE(TABLE slow, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY device_id, window_start, window_end;
          INSERT INTO kept SELECT device_id, ts, `value` FROM slow;"
@@ -49,8 +50,22 @@ fn newest_checkpoint(state: &Path) -> Option<PathBuf> {
     entries(&job.join("chk")).pop().filter(|checkpoint| checkpoint.join("manifest").exists())
 }
 
-/// A run over two files, cut by Ctrl-C after its first checkpoints; `work` holds what it left.
-fn cut(work: &Path, readings: &[Reading], backend: &str, parallelism: &str) {
+/// What a run over two files left that was cut by Ctrl-C after its first checkpoints.
+fn cut(readings: &[Reading], backend: &str, parallelism: &str) -> TempDir {
+    for _ in 0..10 {
+        let work = tempfile::tempdir().expect("a temporary directory");
+        let done = try_cut(work.path(), readings, backend, parallelism);
+        match done.code {
+            Some(130) => return work,
+            // On a machine with other things to do it may be through before we have seen a checkpoint.
+            Some(0) => continue,
+            code => panic!("exit code {code:?}: {}", done.stderr),
+        }
+    }
+    panic!("no run was cut in ten attempts");
+}
+
+fn try_cut(work: &Path, readings: &[Reading], backend: &str, parallelism: &str) -> Done {
     std::fs::create_dir(work.join("sensor")).expect("writable");
     let half: [Vec<Reading>; 2] =
         [0, 1].map(|n| readings.iter().enumerate().filter(|(i, _)| i % 2 == n).map(|(_, r)| r.clone()).collect());
@@ -62,8 +77,7 @@ fn cut(work: &Path, readings: &[Reading], backend: &str, parallelism: &str) {
     let written = || !directory(&work.join("kept")).is_empty();
     running.until(|| newest_checkpoint(&work.join("state")).is_some() && written()).expect("a checkpoint comes");
     running.signal(libc::SIGINT);
-    let done = running.wait().expect("it stops");
-    assert_eq!(done.code, Some(130), "cut while it runs: {}", done.stderr);
+    running.wait().expect("it stops")
 }
 
 fn assert_complete(what: &str, work: &Path, readings: &[Reading]) {
@@ -99,10 +113,9 @@ fn resume(what: &str, work: &Path, readings: &[Reading], backend: &str, args: &[
 #[test]
 fn one_checkpoint_goes_on_at_any_parallelism_and_from_another_state_directory() {
     let seed = seed();
-    let readings = readings(seed, 80_000, 50, 1, 2000);
+    let readings = readings(seed, 40_000, 50, 1, 2000);
     for (backend, parallelism) in [("memory", "1"), ("rocksdb", "1"), ("memory", "4")] {
-        let origin = tempfile::tempdir().expect("a temporary directory");
-        cut(origin.path(), &readings, backend, parallelism);
+        let origin = cut(&readings, backend, parallelism);
         let again = |what: &str, backend: &str, args: &[&str]| {
             let work = tempfile::tempdir().expect("a temporary directory");
             copy(origin.path(), work.path());
