@@ -115,11 +115,6 @@ impl SessionAggregate {
         })
     }
 
-    /// Rows whose time was NULL: in no window.
-    pub fn null_time_rows(&self) -> u64 {
-        self.null_time
-    }
-
     fn processing(&self) -> bool {
         self.plan.time == Time::Processing
     }
@@ -515,6 +510,10 @@ impl Operator for SessionAggregate {
 
     fn late_rows(&self) -> u64 {
         self.late
+    }
+
+    fn null_time_rows(&self) -> u64 {
+        self.null_time
     }
 }
 

@@ -107,11 +107,6 @@ impl WindowAggregate {
         })
     }
 
-    /// Rows whose time was NULL: in no window.
-    pub fn null_time_rows(&self) -> u64 {
-        self.null_time
-    }
-
     fn processing(&self) -> bool {
         self.plan.time == Time::Processing
     }
@@ -593,6 +588,10 @@ impl Operator for WindowAggregate {
 
     fn late_rows(&self) -> u64 {
         self.late
+    }
+
+    fn null_time_rows(&self) -> u64 {
+        self.null_time
     }
 }
 
