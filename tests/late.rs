@@ -1,7 +1,7 @@
 //! Rows behind the watermark: the late table gets exactly those, they are counted, and they are in no window.
 
 use ef_tests::Run;
-use ef_tests::events::{Reading, readings, timestamp};
+use ef_tests::events::{BASE_MS, Reading, readings, timestamp};
 use ef_tests::rows::{Row, assert_same, directory, ndjson};
 use ef_tests::seed::seed;
 use ef_tests::table::{Object, json, objects};
@@ -152,5 +152,29 @@ fn each_row_is_in_its_window_or_in_the_late_table_at_any_parallelism() {
         let late: Vec<bool> = (0..ROWS).map(|id| found.contains_key(&id)).collect();
         let starts = |ts: i64| vec![ts.div_euclid(5000) * 5000];
         assert_same(&what, ndjson(&done.stdout, &columns()), expected(&rows, &late, &starts), 0.0);
+    }
+}
+
+#[test]
+fn rows_without_a_time_are_in_no_window_and_are_counted() {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let work = work.path();
+    let time = |id: i64| if id % 4 == 0 { "null".into() } else { format!("\"{}\"", timestamp(BASE_MS + id)) };
+    let text: String =
+        (0..8000).map(|id| format!("{{\"id\":{id},\"device_id\":\"d\",\"ts\":{}}}\n", time(id))).collect();
+    std::fs::write(work.join("sensor.ndjson"), text).expect("writable");
+    for window in [
+        "TUMBLE(TABLE sensor, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        "SESSION(TABLE sensor PARTITION BY device_id, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+    ] {
+        for parallelism in ["1", "3"] {
+            let sql = job("memory", window, "");
+            let args = ["-p", parallelism, "--summary-json", "summary.json"];
+            let done = Run::sql(work, &sql).args(&args).done().success();
+            let found = objects(&done.stdout);
+            assert_eq!((found.len(), &found[0]["n"]), (1, &6000.into()), "{window} at {parallelism}");
+            let summary = json(&work.join("summary.json"));
+            assert_eq!((&summary["null_time_rows"], &summary["late_rows"]), (&2000.into(), &0.into()), "{summary}");
+        }
     }
 }

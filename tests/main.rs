@@ -3,12 +3,17 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for processes and draw their seeds")]
 
 mod bad_input;
+mod bad_rows;
 mod changelog;
 mod checkpoints;
+mod command_line;
 mod exactly_once;
+mod files;
+mod follow;
 mod late;
 mod models;
 mod nexmark;
+mod resume;
 mod sensor;
 mod tidy;
 mod windows;

@@ -362,6 +362,7 @@ fn sum_up(job: String, metered: &[Metered], progress: &Progress) -> Summary {
             Role::Source { table } => (&mut summary.sources, table),
             Role::Sink { table } => (&mut summary.sinks, table),
             Role::Operator => {
+                summary.null_time_rows += load(&m.metrics.null_time_rows);
                 let rows = load(&m.metrics.late_rows);
                 if rows > 0 {
                     summary.late_rows += rows;

@@ -16,6 +16,8 @@ pub struct Summary {
     /// Rows that came too late for every window, per operator that saw any.
     pub late: Vec<Late>,
     pub late_rows: u64,
+    /// Rows in no window, because their time was NULL.
+    pub null_time_rows: u64,
     /// Rows that could not be decoded.
     pub failed_rows: u64,
     pub elapsed_seconds: f64,
@@ -77,6 +79,9 @@ impl fmt::Display for Summary {
         }
         for late in &self.late {
             writeln!(f, "  late rows: {} in {}", late.rows, late.operator)?;
+        }
+        if self.null_time_rows > 0 {
+            writeln!(f, "  rows without event time, in no window: {}", self.null_time_rows)?;
         }
         if self.failed_rows > 0 {
             writeln!(f, "  rows that could not be decoded: {}", self.failed_rows)?;

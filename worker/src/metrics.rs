@@ -12,6 +12,8 @@ pub struct OperatorMetrics {
     /// Read by a source (before decompression), written by a sink (after encoding).
     pub bytes: AtomicU64,
     pub late_rows: AtomicU64,
+    /// In no window, because their time was NULL.
+    pub null_time_rows: AtomicU64,
     /// Undecodable rows of a source.
     pub error_rows: AtomicU64,
     /// i64::MIN before the first.

@@ -109,4 +109,9 @@ pub trait Operator: Send {
     fn late_rows(&self) -> u64 {
         0
     }
+
+    /// Rows without a window because their time was NULL, since the start.
+    fn null_time_rows(&self) -> u64 {
+        0
+    }
 }

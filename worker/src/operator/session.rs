@@ -116,11 +116,6 @@ impl SessionAggregate {
         })
     }
 
-    /// Rows whose time was NULL: in no window.
-    pub fn null_time_rows(&self) -> u64 {
-        self.null_time
-    }
-
     fn processing(&self) -> bool {
         self.plan.time == Time::Processing
     }
@@ -516,6 +511,10 @@ impl Operator for SessionAggregate {
 
     fn late_rows(&self) -> u64 {
         self.late
+    }
+
+    fn null_time_rows(&self) -> u64 {
+        self.null_time
     }
 }
 

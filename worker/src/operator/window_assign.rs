@@ -130,17 +130,16 @@ impl WindowAssign {
         })
     }
 
-    /// Rows whose time was NULL: they went to no window.
-    pub fn null_time_rows(&self) -> u64 {
-        self.dropped
-    }
-
     fn column(&self, values: Vec<i64>) -> ArrayRef {
         Arc::new(TimestampMillisecondArray::from(values).with_timezone_opt(self.zone.clone()))
     }
 }
 
 impl Operator for WindowAssign {
+    fn null_time_rows(&self) -> u64 {
+        self.dropped
+    }
+
     fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
         match self.time {
             Time::Event { column } => {

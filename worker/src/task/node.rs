@@ -75,7 +75,7 @@ impl Node {
         self.call(now_ms, |operator, scope| operator.on_watermark(watermark, scope))?;
         self.outputs.metrics.watermark_ms.store(watermark, Ordering::Relaxed);
         if let Body::Operator(operator) = &self.body {
-            self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+            count_dropped(operator.as_ref(), &self.outputs.metrics);
         }
         self.outputs.watermark(watermark)
     }
@@ -109,7 +109,7 @@ impl Node {
             Body::Operator(_) if self.over => (Vec::new(), None),
             Body::Operator(operator) => {
                 let blob = operator.snapshot(self.store.as_mut())?;
-                self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+                count_dropped(operator.as_ref(), &self.outputs.metrics);
                 let staged = if operator.keyed() { Some(self.store.snapshot()?) } else { None };
                 (blob, staged)
             }
@@ -188,6 +188,11 @@ impl Node {
         };
         result.map_err(|e| failed(self.subtask, &self.name, e))
     }
+}
+
+fn count_dropped(operator: &dyn Operator, metrics: &OperatorMetrics) {
+    metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+    metrics.null_time_rows.store(operator.null_time_rows(), Ordering::Relaxed);
 }
 
 /// Names the operator in front of the message; a neighbour that left is no failure of ours.

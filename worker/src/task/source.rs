@@ -40,6 +40,8 @@ struct Lanes {
     watermarks: Vec<i64>,
     /// When each lane last had rows; None when it is closed or idle.
     active_at: Vec<Option<i64>>,
+    /// Since when no lane has been active.
+    quiet_since: Option<i64>,
 }
 
 enum Next {
@@ -156,7 +158,7 @@ impl SourceTask {
         })
     }
 
-    /// Lanes without rows for the idle timeout stop holding back the others.
+    /// Lanes without rows for the idle timeout stop holding back the others; so does a source without lanes.
     fn quiet_lanes(&mut self, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<(), Exit> {
         let Some(timeout) = self.idle_timeout_ms else { return Ok(()) };
         for lane in 0..lanes.active_at.len() {
@@ -165,6 +167,12 @@ impl SourceTask {
                 let change = lanes.merge.idle(lane);
                 self.pass(change)?;
             }
+        }
+        if lanes.active_at.iter().any(Option::is_some) {
+            lanes.quiet_since = None;
+        } else if now_ms - *lanes.quiet_since.get_or_insert(now_ms) >= timeout as i64 {
+            let change = lanes.merge.rest();
+            self.pass(change)?;
         }
         Ok(())
     }

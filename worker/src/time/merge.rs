@@ -34,12 +34,12 @@ impl Merge {
     }
 
     /// A channel that holds back the result until it says something. Numbers may be opened in any order.
+    /// After idleness the others count until then.
     pub fn open(&mut self, channel: usize) {
         if self.channels.len() <= channel {
             self.channels.resize(channel + 1, Channel { watermark: i64::MIN, idle: false, closed: true });
         }
         self.channels[channel] = Channel { watermark: i64::MIN, idle: false, closed: false };
-        self.idle = false;
     }
 
     /// The merged watermark, once there is one.
@@ -51,8 +51,12 @@ impl Merge {
         let c = &mut self.channels[channel];
         c.watermark = c.watermark.max(watermark);
         c.idle = false;
-        self.idle = false;
-        self.merged()
+        let was_idle = std::mem::replace(&mut self.idle, false);
+        match (self.merged(), self.current) {
+            // Those below count this task again, even where its watermark has not moved.
+            (Change::None, Some(current)) if was_idle => Change::Advanced(current),
+            (change, _) => change,
+        }
     }
 
     pub fn idle(&mut self, channel: usize) -> Change {
@@ -67,11 +71,15 @@ impl Merge {
         self.merged()
     }
 
+    /// No channel is open or all are idle, and that has lasted: the task is idle until a channel advances.
+    pub fn rest(&mut self) -> Change {
+        if std::mem::replace(&mut self.idle, true) { Change::None } else { Change::Idle }
+    }
+
     fn merged(&mut self) -> Change {
         let open = || self.channels.iter().filter(|c| !c.closed);
         if open().next().is_some() && open().all(|c| c.idle) {
-            let was = std::mem::replace(&mut self.idle, true);
-            return if was { Change::None } else { Change::Idle };
+            return self.rest();
         }
         let Some(least) = open().filter(|c| !c.idle).map(|c| c.watermark).min() else { return Change::None };
         if least > self.current.unwrap_or(i64::MIN) {
@@ -105,6 +113,27 @@ mod tests {
         assert_eq!(m.idle(1), Change::Idle);
         assert_eq!(m.idle(1), Change::None);
         assert_eq!(m.advance(0, 3), Change::Advanced(3));
+    }
+
+    #[test]
+    fn back_from_idleness_it_says_where_it_is() {
+        let mut m = Merge::new(1);
+        assert_eq!(m.advance(0, 7), Change::Advanced(7));
+        assert_eq!(m.idle(0), Change::Idle);
+        assert_eq!(m.advance(0, 5), Change::Advanced(7));
+        assert_eq!(m.advance(0, 6), Change::None);
+    }
+
+    #[test]
+    fn without_channels_it_rests_until_one_advances() {
+        let mut m = Merge::new(1);
+        m.advance(0, 7);
+        assert_eq!(m.close(0), Change::None);
+        assert_eq!(m.rest(), Change::Idle);
+        assert_eq!(m.rest(), Change::None);
+        m.open(1);
+        assert_eq!(m.advance(1, 3), Change::Advanced(7));
+        assert_eq!(m.rest(), Change::Idle);
     }
 
     #[test]

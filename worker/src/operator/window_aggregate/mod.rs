@@ -109,11 +109,6 @@ impl WindowAggregate {
         })
     }
 
-    /// Rows whose time was NULL: in no window.
-    pub fn null_time_rows(&self) -> u64 {
-        self.null_time
-    }
-
     fn processing(&self) -> bool {
         self.plan.time == Time::Processing
     }
@@ -521,6 +516,10 @@ impl Operator for WindowAggregate {
     }
 
     fn snapshot(&mut self, store: &mut dyn Store) -> Result<Vec<u8>> {
+        // A local aggregate has passed everything on: a job without a local phase may go on from here.
+        if self.plan.phase == Phase::Local {
+            return Ok(Vec::new());
+        }
         for (span, pane) in &mut self.panes {
             pane.put(*span, self.max_parallelism, store)?;
         }
@@ -531,7 +530,7 @@ impl Operator for WindowAggregate {
         self.disk = store.kind() == Kind::Disk;
         let mut spans = Vec::new();
         let mut progress: Option<i64> = None;
-        for blob in blobs {
+        for blob in blobs.iter().filter(|blob| !blob.is_empty()) {
             let (time, arrived, theirs) = parse_blob(blob)?;
             progress = Some(progress.map_or(time, |known| known.min(time)));
             self.arrived = self.arrived.max(arrived);
@@ -580,6 +579,10 @@ impl Operator for WindowAggregate {
 
     fn late_rows(&self) -> u64 {
         self.late
+    }
+
+    fn null_time_rows(&self) -> u64 {
+        self.null_time
     }
 }
 
