@@ -14,9 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// How late a trigger or a timeout may be.
 const TICK: Duration = Duration::from_millis(10);
+
+/// How long the end of a job waits for the last garbage collection.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What people ask of a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub struct Leader {
     names: BTreeMap<OperatorId, (String, u32)>,
     ended: Option<Outcome>,
     stopping: bool,
+    /// Garbage collections under way.
+    sweeps: JoinSet<()>,
 }
 
 impl Leader {
@@ -101,7 +107,18 @@ impl Leader {
             .retaining(job.retained.iter().copied());
         let names = job.plan.operators.iter().map(|op| (op.id, (op.name.clone(), op.parallelism))).collect();
         let (progress, watch) = watch::channel(Progress::default());
-        let leader = Leader { job, machine, manifests, commands, clock, progress, names, ended: None, stopping: false };
+        let leader = Leader {
+            job,
+            machine,
+            manifests,
+            commands,
+            clock,
+            progress,
+            names,
+            ended: None,
+            stopping: false,
+            sweeps: JoinSet::new(),
+        };
         (leader, watch)
     }
 
@@ -149,6 +166,9 @@ impl Leader {
                 _ = tick.tick(), if running && self.ended.is_none() => self.step(Step::Tick).await,
             }
         }
+        // What takes longer is dropped here, and done by the next sweep.
+        let swept = async { while self.sweeps.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(SWEEP, swept).await;
         let gone = Error::new(Code::Internal, "the tasks left before the job had ended");
         self.ended.unwrap_or(Outcome::Failed { operator: None, error: gone })
     }
@@ -271,12 +291,13 @@ impl Leader {
         }
     }
 
-    /// Retention and garbage collection go on beside the job: nothing waits for them, and what a crash leaves
+    /// Retention and garbage collection go on beside the job: only its end waits for them, and what a crash leaves
     /// undone the next sweep does.
-    fn retire(&self, epochs: Vec<Epoch>) {
+    fn retire(&mut self, epochs: Vec<Epoch>) {
         let (manifests, incarnation) = (self.manifests.clone(), self.job.incarnation);
         let Some(newest) = self.machine.newest_completed() else { return };
-        tokio::spawn(async move {
+        while self.sweeps.try_join_next().is_some() {}
+        self.sweeps.spawn(async move {
             if let Err(error) = manifests.retire(&epochs, incarnation, newest).await {
                 tracing::warn!(%error, "old checkpoints are not yet cleaned up");
             }
