@@ -89,7 +89,7 @@ const WORKER: &[(&str, &[&str])] = &[
 const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "proto",
-        &["std::fs", "std::net", "std::time::Instant", "SystemTime", "datafusion", "rocksdb", "rdkafka", "tokio"],
+        &["std::fs", "std::net", "std::time::Instant", "SystemTime", "datafusion", "rocksdb::", "rdkafka", "tokio"],
     ),
     ("coordinator", &["ef_worker"]),
     ("worker", &["ef_coordinator", "datafusion_sql", "sqlparser"]),

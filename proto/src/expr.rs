@@ -7,9 +7,9 @@ use crate::schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How deep an expression may nest: a chain of 1000 `OR`s. Whoever walks a tree does so by recursion, and a worker's
+/// How deep an expression may nest: a chain of 256 `OR`s. Whoever walks a tree does so by recursion, and a worker's
 /// threads have 2 MiB of stack.
-pub const DEPTH_MAX: usize = 1000;
+pub const DEPTH_MAX: usize = 256;
 
 /// An expression over the columns of one input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
