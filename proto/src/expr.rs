@@ -283,6 +283,10 @@ impl fmt::Display for Expr {
         };
         match &self.kind {
             ExprKind::Column(index) => write!(f, "${index}"),
+            ExprKind::Literal(Scalar::Decimal(value)) => match self.ty {
+                DataType::Decimal { scale, .. } => f.write_str(&fraction(*value, scale.max(0) as usize)),
+                _ => write!(f, "{value}"),
+            },
             ExprKind::Literal(value) => write!(f, "{value}"),
             ExprKind::Cast { input, safe } => {
                 write!(f, "{}({input} AS {})", if *safe { "TRY_CAST" } else { "CAST" }, self.ty)
@@ -347,7 +351,12 @@ impl fmt::Display for Scalar {
                 f.write_str("'")
             }
             Scalar::Interval { months, days, nanos } => {
-                write!(f, "INTERVAL '{months} months {days} days {} ms'", nanos / 1_000_000)
+                let nanos = i128::from(*days) * NANOS_A_DAY + i128::from(*nanos);
+                match (*months, nanos) {
+                    (0, nanos) => f.write_str(&day_time(nanos)),
+                    (months, 0) => f.write_str(&year_month(months)),
+                    (months, nanos) => write!(f, "({} + {})", year_month(months), day_time(nanos)),
+                }
             }
             Scalar::List(items) => {
                 f.write_str("[")?;
@@ -355,5 +364,72 @@ impl fmt::Display for Scalar {
                 f.write_str("]")
             }
         }
+    }
+}
+
+const NANOS_A_DAY: i128 = 86_400_000_000_000;
+
+/// An interval of months in the largest unit that divides it.
+fn year_month(months: i32) -> String {
+    if months % 12 == 0 { format!("INTERVAL '{}' YEAR", months / 12) } else { format!("INTERVAL '{months}' MONTH") }
+}
+
+/// The same for days and less; a fraction only of seconds.
+fn day_time(nanos: i128) -> String {
+    let units = [(NANOS_A_DAY, "DAY"), (NANOS_A_DAY / 24, "HOUR"), (NANOS_A_DAY / 1_440, "MINUTE")];
+    match units.iter().find(|(size, _)| nanos != 0 && nanos % size == 0) {
+        Some((size, unit)) => format!("INTERVAL '{}' {unit}", nanos / size),
+        None => {
+            let seconds = fraction(nanos, 9);
+            format!("INTERVAL '{}' SECOND", seconds.trim_end_matches('0').trim_end_matches('.'))
+        }
+    }
+}
+
+/// `value` / 10^`scale`, exactly.
+fn fraction(value: i128, scale: usize) -> String {
+    let sign = if value < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale + 1);
+    let (whole, rest) = digits.split_at(digits.len() - scale);
+    if rest.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{rest}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_read_as_in_sql() {
+        let interval = |months, days, nanos| Scalar::Interval { months, days, nanos }.to_string();
+        let ms = 1_000_000;
+        for (found, expected) in [
+            (interval(0, 0, 7_200_000 * ms), "INTERVAL '2' HOUR"),
+            (interval(0, 0, 1_500 * ms), "INTERVAL '1.5' SECOND"),
+            (interval(0, 0, 4_000 * ms), "INTERVAL '4' SECOND"),
+            (interval(0, 0, 90_000 * ms), "INTERVAL '90' SECOND"),
+            (interval(0, 0, -300_000 * ms), "INTERVAL '-5' MINUTE"),
+            (interval(0, 0, 86_400_000 * ms), "INTERVAL '1' DAY"),
+            (interval(0, 1, 0), "INTERVAL '1' DAY"),
+            (interval(0, 1, 3_600_000 * ms), "INTERVAL '25' HOUR"),
+            (interval(0, 0, 0), "INTERVAL '0' SECOND"),
+            (interval(0, 0, 1), "INTERVAL '0.000000001' SECOND"),
+            (interval(0, 0, -1_500 * ms), "INTERVAL '-1.5' SECOND"),
+            (interval(3, 0, 0), "INTERVAL '3' MONTH"),
+            (interval(-24, 0, 0), "INTERVAL '-2' YEAR"),
+            (interval(1, 2, 0), "(INTERVAL '1' MONTH + INTERVAL '2' DAY)"),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn decimals_read_as_written() {
+        let decimal = |value, precision, scale| {
+            Expr::literal(Scalar::Decimal(value), DataType::Decimal { precision, scale }).to_string()
+        };
+        assert_eq!(decimal(908, 3, 3), "0.908");
+        assert_eq!(decimal(-5, 4, 2), "-0.05");
+        assert_eq!(decimal(12_345, 5, 2), "123.45");
+        assert_eq!(decimal(7, 1, 0), "7");
     }
 }

@@ -3,9 +3,10 @@
 //! Whether a connector exists and takes its options is not decided here: options stay text until lowering parses
 //! them as those of a source or of a sink.
 
-use super::error::Span;
+use super::error::{PlannerError, Span};
 use arrow_schema::SchemaRef;
 use datafusion_expr::{Expr, LogicalPlan, TableSource};
+use ef_proto::connector::OptionError;
 use ef_proto::plan::Model;
 use ef_proto::schema::{Field, Schema};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Table {
     pub options: BTreeMap<String, String>,
     /// Where the statement stands.
     pub span: Span,
+    /// Where each option's key stands.
+    pub option_places: BTreeMap<String, Span>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +102,11 @@ impl Table {
             matches!(column.kind, ColumnKind::Physical | ColumnKind::Metadata { virtual_: false, .. })
         };
         Schema::new(self.columns.iter().filter(written).map(|column| column.field.clone()).collect())
+    }
+
+    /// An error about one of the options; the table's place where the option is missing.
+    pub fn option_error(&self, error: OptionError) -> PlannerError {
+        PlannerError::new(error.message, *self.option_places.get(&error.key).unwrap_or(&self.span))
     }
 
     pub fn column(&self, name: &str) -> Option<&Column> {

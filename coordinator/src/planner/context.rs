@@ -5,9 +5,9 @@ use super::catalog::{Catalog, PlannerTable};
 use super::error::{PlannerError, Span, near};
 use super::functions::LIBRARY;
 use super::relation::TableCalls;
-use super::rewrite::TableCall;
+use super::rewrite::{Places, TableCall};
 use super::types::FlinkTypes;
-use arrow_schema::{DataType as Arrow, Field, SchemaRef, TimeUnit};
+use arrow_schema::{DataType as Arrow, Field, Fields, SchemaRef, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue, TableReference, plan_err};
 use datafusion_expr::expr::{AggregateFunction, ScalarFunction};
@@ -39,15 +39,16 @@ pub static OPTIONS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
 /// One statement's view of the catalog.
 pub struct Context<'a> {
     catalog: &'a Catalog,
+    places: &'a Places,
     relations: Vec<Arc<dyn RelationPlanner>>,
     expressions: Vec<Arc<dyn ExprPlanner>>,
 }
 
 impl<'a> Context<'a> {
-    pub fn new(catalog: &'a Catalog, calls: Vec<TableCall>) -> Context<'a> {
+    pub fn new(catalog: &'a Catalog, calls: Vec<TableCall>, places: &'a Places) -> Context<'a> {
         let relations: Vec<Arc<dyn RelationPlanner>> =
             vec![Arc::new(TableCalls { calls, models: catalog.models.clone() })];
-        Context { catalog, relations, expressions: vec![Arc::new(FlinkExpressions)] }
+        Context { catalog, places, relations, expressions: vec![Arc::new(FlinkExpressions)] }
     }
 }
 
@@ -63,7 +64,7 @@ impl ContextProvider for Context<'_> {
             return Ok(Arc::new(ViewSource { plan: view.plan.clone() }));
         }
         let known = self.catalog.tables.keys().chain(self.catalog.views.keys()).map(String::as_str);
-        let error = PlannerError::new(format!("table `{table}` does not exist"), Span::UNKNOWN);
+        let error = PlannerError::new(format!("table `{table}` does not exist"), self.places.table(table));
         Err(DataFusionError::External(Box::new(error.hint(near(table, known)))))
     }
 
@@ -180,6 +181,11 @@ impl ExprPlanner for FlinkExpressions {
                 _ => {}
             }
         }
+        if op == BinaryOperator::StringConcat
+            && [&l, &r].into_iter().all(|ty| ty.is_numeric() || matches!(kind(ty), Kind::Boolean | Kind::Time))
+        {
+            return refuse("accepted: strings, as in CAST(x AS STRING) || 'a'");
+        }
         if comparison {
             match (&l, &r) {
                 (Arrow::Utf8, number) if number.is_numeric() => return original(cast(left, number), right),
@@ -229,7 +235,12 @@ impl ExprPlanner for FlinkExpressions {
         };
         let planned = match field_access {
             GetFieldAccess::NamedStructField { name } => match expr.get_type(schema)? {
-                Arrow::Struct(_) => field(expr, name),
+                Arrow::Struct(fields) => {
+                    if let ScalarValue::Utf8(Some(name)) = &name {
+                        find_field(&expr.schema_name().to_string(), &fields, name)?;
+                    }
+                    field(expr, name)
+                }
                 _ => element(Expr::Literal(name, None), expr),
             },
             GetFieldAccess::ListIndex { key } => element(*key, expr),
@@ -244,9 +255,15 @@ impl ExprPlanner for FlinkExpressions {
         qualifier: Option<&TableReference>,
         nested: &[String],
     ) -> Result<PlannerResult<Vec<Expr>>> {
-        let column = Expr::Column(Column::from((qualifier, root)));
-        let access = |expr, name: &String| field(expr, ScalarValue::from(name.as_str()));
-        Ok(PlannerResult::Planned(nested.iter().fold(column, access)))
+        let mut expr = Expr::Column(Column::from((qualifier, root)));
+        let mut at = root;
+        for name in nested {
+            if let Arrow::Struct(fields) = at.data_type() {
+                at = find_field(at.name(), fields, name)?;
+            }
+            expr = field(expr, ScalarValue::from(name.as_str()));
+        }
+        Ok(PlannerResult::Planned(expr))
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, _schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
@@ -291,6 +308,14 @@ impl ExprPlanner for FlinkExpressions {
             null_treatment,
         ))))
     }
+}
+
+/// The field of a row. The message has the form that [`Places`] finds the place of.
+fn find_field<'a>(row: &str, fields: &'a Fields, name: &str) -> Result<&'a Field> {
+    fields.iter().find(|field| field.name() == name).map(AsRef::as_ref).ok_or_else(|| {
+        let error = PlannerError::new(format!("`{row}` has no field `{name}`"), Span::UNKNOWN);
+        DataFusionError::External(Box::new(error.hint(near(name, fields.iter().map(|field| field.name().as_str())))))
+    })
 }
 
 fn field(expr: Expr, name: ScalarValue) -> Expr {

@@ -5,6 +5,7 @@
 //! `TABLE_ARGUMENT(t, k)` and `MODEL m` becomes `m`, inside window functions and ML_PREDICT.
 
 use super::error::{PlannerError, Span};
+use super::limits;
 use super::types;
 use super::vars::Substituted;
 use datafusion_sql::sqlparser::ast::{
@@ -36,6 +37,29 @@ impl Dialect for Flink {
 
     fn is_identifier_part(&self, ch: char) -> bool {
         ch.is_alphanumeric() || ch == '_' || ch == '$'
+    }
+
+    /// These need backticks as names, as in Flink. Otherwise sqlparser reads each call whose inside is wrong twice, as
+    /// what it is and as a function of that name, and nested ones twice to the power of their depth.
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        use Keyword::*;
+        matches!(
+            keyword,
+            ARRAY
+                | CASE
+                | CEIL
+                | CONVERT
+                | EXISTS
+                | EXTRACT
+                | FLOOR
+                | INTERVAL
+                | NOT
+                | OVERLAY
+                | POSITION
+                | SUBSTR
+                | SUBSTRING
+                | TRIM
+        )
     }
 
     fn supports_filter_during_aggregation(&self) -> bool {
@@ -146,6 +170,7 @@ pub fn tokens(source: &Substituted) -> Result<Vec<TokenWithSpan>, PlannerError> 
             other => kept.push(TokenWithSpan { token: other, span: token.span }),
         }
     }
+    limits::tokens(&kept)?;
     Ok(table_arguments(kept))
 }
 
@@ -161,7 +186,7 @@ pub fn span(token: TokenSpan) -> Span {
     Span { line: token.start.line, column: token.start.column, end_line: token.end.line, end_column: token.end.column }
 }
 
-fn is_word(token: &TokenWithSpan, expected: &str) -> bool {
+pub fn is_word(token: &TokenWithSpan, expected: &str) -> bool {
     matches!(&token.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(expected))
 }
 
@@ -178,7 +203,11 @@ fn table_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let next_is_name = matches!(tokens.get(i + 1).map(|t| &t.token), Some(Token::Word(_)));
         match &token.token {
             Token::LParen => {
-                open.push(out.last().is_some_and(|last| TABLE_FUNCTIONS.iter().any(|name| is_word(last, name))))
+                // Also of a function in TABLE(…) that does not exist, so that this is what the message will be about.
+                let known = out.last().is_some_and(|last| TABLE_FUNCTIONS.iter().any(|name| is_word(last, name)));
+                let called = matches!(out.as_slice(), [.., table, paren, TokenWithSpan { token: Token::Word(_), .. }]
+                    if is_word(table, "TABLE") && paren.token == Token::LParen);
+                open.push(known || called);
             }
             Token::RParen => {
                 open.pop();

@@ -66,6 +66,20 @@ impl PlannerError {
         self
     }
 
+    /// What to show of the source line, and the character of it that the caret stands below.
+    fn shown(&self) -> (String, usize) {
+        const SHOWN: usize = 160;
+        let at = self.column.saturating_sub(1) as usize;
+        let count = self.fragment.chars().count();
+        if count <= SHOWN {
+            return (self.fragment.clone(), at);
+        }
+        let start = at.min(count).saturating_sub(SHOWN / 2);
+        let middle: String = self.fragment.chars().skip(start).take(SHOWN).collect();
+        let (left, right) = (if start > 0 { "…" } else { "" }, if start + SHOWN < count { "…" } else { "" });
+        (format!("{left}{middle}{right}"), at - start + left.chars().count())
+    }
+
     /// Adds the source line.
     pub fn locate(mut self, sql: &str) -> PlannerError {
         if self.fragment.is_empty() && self.line > 0 {
@@ -84,15 +98,11 @@ impl fmt::Display for PlannerError {
         }
         f.write_str(&self.message)?;
         if !self.fragment.trim().is_empty() {
+            let (shown, at) = self.shown();
             // Tabs stay tabs, so that the caret stands below its character.
-            let before: String = self
-                .fragment
-                .chars()
-                .take(self.column.saturating_sub(1) as usize)
-                .map(|c| if c == '\t' { c } else { ' ' })
-                .collect();
-            let room = self.fragment.chars().count().saturating_sub(before.chars().count()).max(1);
-            write!(f, "\n  {}\n  {before}{}", self.fragment, "^".repeat(self.width.clamp(1, room)))?;
+            let before: String = shown.chars().take(at).map(|c| if c == '\t' { c } else { ' ' }).collect();
+            let room = shown.chars().count().saturating_sub(at).max(1);
+            write!(f, "\n  {shown}\n  {before}{}", "^".repeat(self.width.clamp(1, room)))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  {hint}")?;

@@ -7,11 +7,13 @@
 mod bind;
 pub mod catalog;
 mod context;
+mod declare;
 mod diagnose;
 mod dialect;
 pub mod error;
 pub mod functions;
 mod interval;
+mod limits;
 pub mod lower;
 pub mod nodes;
 mod optimize;
@@ -22,7 +24,7 @@ mod time;
 mod types;
 mod vars;
 
-pub use bind::bind;
+use bind::bind;
 pub use catalog::{Catalog, Column, ColumnKind, PlannerTable, Table, View, Watermark};
 pub use error::{PlannerError, Span};
 pub use nodes::{PredictNode, TimeAttribute, WindowTvf};
@@ -39,7 +41,14 @@ pub struct Bound {
     /// In the order of the file.
     pub inserts: Vec<Insert>,
     /// The `SET` options in force at the end.
-    pub config: BTreeMap<String, String>,
+    pub config: BTreeMap<String, Setting>,
+}
+
+/// The value of a `SET 'key' = 'value'`, and where the statement stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub value: String,
+    pub span: Span,
 }
 
 /// One `INSERT INTO`, or the bare final SELECT.
@@ -60,7 +69,7 @@ pub enum Target {
 }
 
 /// What `CREATE MODEL` asks of the inference runtime, so that a bad model fails at plan time.
-pub trait ModelInspector {
+pub trait ModelInspector: Sync {
     /// Opens the model at `path`, checks it against the declared columns, and returns it with digest and bindings.
     fn inspect(
         &self,
@@ -86,6 +95,13 @@ pub fn plan(
     options: PlanOptions,
     models: &dyn ModelInspector,
 ) -> Result<Plan, PlannerError> {
-    let bound = bind(sql, vars, models)?;
-    lower::lower(bound, &options).map_err(|error| error.locate(sql))
+    // Some editors write a byte order mark; it is no part of the text.
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql);
+    limits::on_deep_stack(|| {
+        let bound = bind(sql, vars, models)?;
+        lower::lower(bound, &options).map_err(|error| error.locate(sql))
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! as expressions, never as positions, because the optimizer reorders inputs; [`WindowTvf::time_index`] and
 //! [`PredictNode::arg_indices`] give the positions of the plan as it is now.
 
+use super::error::Span;
 use arrow_schema::Field as ArrowField;
 use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion_expr::{Expr, InvariantLevel, LogicalPlan, UserDefinedLogicalNodeCore};
@@ -41,6 +42,8 @@ pub struct WindowTvf {
     /// `PARTITION BY` of a SESSION; empty for the others.
     pub partition_by: Vec<Column>,
     pub schema: DFSchemaRef,
+    /// Where the call stands.
+    pub span: Span,
 }
 
 /// Positions of the window columns behind the columns of the input.
@@ -52,6 +55,7 @@ impl WindowTvf {
         window: Window,
         time: TimeAttribute,
         partition_by: Vec<Column>,
+        span: Span,
     ) -> Result<WindowTvf> {
         let at = input.schema().index_of_column(time.column())?;
         let ty = ef_proto::schema::DataType::from_arrow(input.schema().field(at).data_type());
@@ -67,7 +71,7 @@ impl WindowTvf {
         };
         let added: Vec<_> = WINDOW_COLUMNS.iter().map(|name| ArrowField::new(*name, ty.to_arrow(), false)).collect();
         let schema = append(input.schema(), added)?;
-        Ok(WindowTvf { input: Arc::new(input), window, time, partition_by, schema })
+        Ok(WindowTvf { input: Arc::new(input), window, time, partition_by, schema, span })
     }
 
     /// Position of the time column in the input.
@@ -138,7 +142,7 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
             TimeAttribute::Event(_) => TimeAttribute::Event(time),
             TimeAttribute::Processing(_) => TimeAttribute::Processing(time),
         };
-        WindowTvf::try_new(input, self.window.clone(), time, columns.collect())
+        WindowTvf::try_new(input, self.window.clone(), time, columns.collect(), self.span)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
@@ -172,12 +176,14 @@ pub struct PredictNode {
     /// The descriptor's columns: one for each declared input of the model.
     pub args: Vec<Column>,
     pub schema: DFSchemaRef,
+    /// Where the call stands.
+    pub span: Span,
 }
 
 impl PredictNode {
-    pub fn try_new(input: LogicalPlan, model: Arc<Model>, args: Vec<Column>) -> Result<PredictNode> {
+    pub fn try_new(input: LogicalPlan, model: Arc<Model>, args: Vec<Column>, span: Span) -> Result<PredictNode> {
         let schema = append(input.schema(), model.outputs.fields.iter().map(|field| field.to_arrow()).collect())?;
-        Ok(PredictNode { input: Arc::new(input), model, args, schema })
+        Ok(PredictNode { input: Arc::new(input), model, args, schema, span })
     }
 
     /// Positions of the arguments in the input.
@@ -223,7 +229,7 @@ impl UserDefinedLogicalNodeCore for PredictNode {
         let Some(input) = inputs.into_iter().next() else {
             return Err(DataFusionError::Internal("ML_PREDICT needs its input".into()));
         };
-        PredictNode::try_new(input, self.model.clone(), columns(exprs)?)
+        PredictNode::try_new(input, self.model.clone(), columns(exprs)?, self.span)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {

@@ -101,7 +101,7 @@ fn window(call: &TableCall, input: LogicalPlan) -> Result<LogicalPlan, PlannerEr
         _ => Window::Session { gap_ms: length(0) },
     };
     let partition_by = call.partition_by.iter().map(|ident| find(&input, ident)).collect::<Result<Vec<_>, _>>()?;
-    let node = WindowTvf::try_new(input, window, time, partition_by)
+    let node = WindowTvf::try_new(input, window, time, partition_by, call.span)
         .map_err(|error| super::diagnose::from_datafusion(error, call.span))?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
@@ -178,7 +178,7 @@ impl TableCalls {
             true => input,
             false => LogicalPlanBuilder::from(input).project(columns.iter().cloned().chain(casts.clone()))?.build()?,
         };
-        let node = PredictNode::try_new(input, model.clone(), args)?;
+        let node = PredictNode::try_new(input, model.clone(), args, call.span)?;
         let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
         if casts.is_empty() {
             return Ok(plan);

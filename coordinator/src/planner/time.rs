@@ -73,7 +73,7 @@ pub fn attribute(plan: &LogicalPlan, index: usize) -> Result<Attribute, String> 
             Some(_) => {
                 Err(format!("`{name}` is no time attribute behind a GROUP BY; window_time of a window would be"))
             }
-            None => Err(format!("`{name}` is an aggregate")),
+            None => Err("an aggregate carries no watermark".into()),
         },
         LogicalPlan::Distinct(_) => Err(format!("`{name}` is no time attribute behind a DISTINCT")),
         LogicalPlan::Extension(extension) => {

@@ -38,7 +38,7 @@ enum Within {
 pub fn substitute(sql: &str, vars: &BTreeMap<String, String>) -> Result<Substituted, PlannerError> {
     let chars: Vec<char> = sql.chars().collect();
     let mut text = String::with_capacity(sql.len());
-    let (mut written, mut edits, mut within, mut i) = (0, Vec::new(), Within::Code, 0);
+    let (mut written, mut edits, mut within, mut opened, mut i) = (0, Vec::new(), Within::Code, 0, 0);
     let original_lines = line_starts(sql);
     while i < chars.len() {
         let (c, next) = (chars[i], chars.get(i + 1).copied());
@@ -66,9 +66,18 @@ pub fn substitute(sql: &str, vars: &BTreeMap<String, String>) -> Result<Substitu
             i = end + 1;
             continue;
         }
+        if within == Within::Code {
+            opened = i;
+        }
         within = match (within, c, next) {
             (Within::Code, '-', Some('-')) => Within::LineComment,
-            (Within::Code, '/', Some('*')) => Within::BlockComment,
+            (Within::Code, '/', Some('*')) => {
+                // The star does not close what it opens: `/*/` is still open.
+                text.push('/');
+                written += 1;
+                i += 1;
+                Within::BlockComment
+            }
             (Within::Code, '\'' | '`' | '"', _) => Within::Quoted(c),
             (Within::Quoted(quote), c, _) if c == quote => Within::Code,
             (Within::LineComment, '\n', _) => Within::Code,
@@ -83,6 +92,18 @@ pub fn substitute(sql: &str, vars: &BTreeMap<String, String>) -> Result<Substitu
         text.push(chars[i]);
         written += 1;
         i += 1;
+    }
+    let unclosed = match within {
+        Within::Code | Within::LineComment => None,
+        Within::BlockComment => Some(("the comment is", "*/")),
+        Within::Quoted('\'') => Some(("the string is", "'")),
+        Within::Quoted('`') => Some(("the name in backticks is", "`")),
+        Within::Quoted(_) => Some(("the double quotes are", "\"")),
+    };
+    if let Some((what, closes)) = unclosed {
+        let (line, column) = position(&original_lines, opened);
+        let error = PlannerError::new(format!("{what} not closed"), Span::at(line, column));
+        return Err(error.hint(format!("accepted: {closes} at the end")).locate(sql));
     }
     let lines = line_starts(&text);
     Ok(Substituted { text, edits, original_lines, lines })
@@ -129,6 +150,13 @@ mod tests {
         let sql = "-- ${a}\n/* ${a} */ SELECT ${a}, '${a}', `${a}` /* '${a}' */";
         let out = substitute(sql, &vars(&[("a", "long value")])).unwrap();
         assert_eq!(out.text, "-- ${a}\n/* ${a} */ SELECT long value, 'long value', `long value` /* '${a}' */");
+    }
+
+    #[test]
+    fn a_star_does_not_close_the_comment_that_it_opens() {
+        let out = substitute("/*/ ${a} */ ${a}", &vars(&[("a", "1")])).unwrap();
+        assert_eq!(out.text, "/*/ ${a} */ 1");
+        assert!(substitute("/*/ 1", &vars(&[])).is_err());
     }
 
     #[test]

@@ -273,8 +273,8 @@ fn aggregates(calls: &[Aggregate], input: &Schema, out: &Schema, first: usize) -
             let _ = write!(text, " FILTER {}", name(input, filter));
         }
         match out.fields.get(first + i) {
-            Some(field) => format!("{text} AS {}", field.name),
-            None => text,
+            Some(field) if field.name != text => format!("{text} AS {}", field.name),
+            _ => text,
         }
     };
     calls.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")

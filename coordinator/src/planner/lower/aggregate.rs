@@ -2,7 +2,6 @@
 
 use super::expr::{self, is_non_null_literal, span_of, to_type};
 use super::rel::{Rel, Role, Windowing, below};
-use super::window::check_assigned;
 use super::{Lowering, fields, takes_no_changelog};
 use crate::planner::{PlannerError, Span};
 use datafusion_common::DFSchema;
@@ -29,7 +28,7 @@ impl Lowering<'_> {
         let schema = aggregate.input.schema();
         let out = fields(&aggregate.schema);
         if let Some(set) = aggregate.group_expr.iter().find(|expr| matches!(expr, DfExpr::GroupingSet(_))) {
-            return Err(PlannerError::new("GROUPING SETS, CUBE and ROLLUP are not yet supported", span_of(set))
+            return Err(PlannerError::new("GROUPING SETS, CUBE and ROLLUP are not supported", span_of(set))
                 .hint("accepted: GROUP BY with columns and expressions"));
         }
         self.settle(&mut rel, aggregate, schema)?;
@@ -41,7 +40,8 @@ impl Lowering<'_> {
         for (call, name) in aggregate.aggr_expr.iter().zip(&out[keys.len()..]) {
             calls.push(call_of(call, name, &rel, schema)?);
         }
-        self.grouped(rel, keys, calls)
+        let place = aggregate.group_expr.iter().map(span_of).find(Span::is_known);
+        self.grouped(rel, keys, calls).map_err(|error| error.or_at(place.unwrap_or(Span::UNKNOWN)))
     }
 
     /// Keys and arguments are put over the base, so a costly column that several of them use is made first.
@@ -55,7 +55,7 @@ impl Lowering<'_> {
             }
         }
         if uses.iter().zip(&rel.columns).any(|(uses, column)| *uses > 1 && !expr::is_cheap(column)) {
-            self.assigned(rel)?;
+            rel.make(&mut self.graph)?;
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Lowering<'_> {
         calls: Vec<Call>,
     ) -> Result<Rel, PlannerError> {
         if rel.changelog {
-            return Err(takes_no_changelog("a window aggregate"));
+            return Err(takes_no_changelog("a window aggregate", Span::UNKNOWN));
         }
         // Positions in the output: of plain keys in order, or of a window column.
         let window_role = |rel: &Rel, key: &Expr| {
@@ -118,11 +118,10 @@ impl Lowering<'_> {
                 inputs.push(column(&rel, time));
             }
         } else {
-            check_assigned(&rel)?;
             if rel.assign.is_some() {
                 // Keys, arguments and filters are over a base that the assignment is about to renumber: make them
                 // output columns and read them back.
-                calls = rel.rebase(&mut plain.keys, calls, [start, end], &mut self.graph);
+                calls = rel.rebase(&mut plain.keys, calls, [start, end], &mut self.graph)?;
                 inputs.clone_from(&plain.keys);
             }
             let start = rel.with_role(Role::Start).expect("the assignment made it");
@@ -132,7 +131,7 @@ impl Lowering<'_> {
         let first_call = inputs.len();
         push_calls(&mut inputs, &calls);
         let carried = rel.carry.is_some();
-        let made = rel.make_columns(&inputs, &mut self.graph);
+        let made = rel.make_columns(&inputs, &mut self.graph)?;
         let (window, time) = match takes_over {
             Some(assign) => {
                 let time = match assign.time {
@@ -193,17 +192,16 @@ impl Lowering<'_> {
         keys: Vec<(Expr, Field)>,
         mut calls: Vec<Call>,
     ) -> Result<Rel, PlannerError> {
-        check_assigned(&rel)?;
         let mut plain = distinct_keys(keys.clone());
         if rel.assign.is_some() {
-            calls = rel.rebase(&mut plain.keys, calls, [], &mut self.graph);
+            calls = rel.rebase(&mut plain.keys, calls, [], &mut self.graph)?;
         }
         let retracting = rel.changelog;
         // Late rows are a matter of windows: what rides along for them ends here.
         rel.carry = None;
         let mut inputs = plain.keys.clone();
         push_calls(&mut inputs, &calls);
-        let made = rel.make_columns(&inputs, &mut self.graph);
+        let made = rel.make_columns(&inputs, &mut self.graph)?;
         let mut schema: Vec<Field> = plain.keys.iter().map(|(key, name)| named(name, key)).collect();
         schema.extend(calls.iter().map(|call| call.out.clone()));
         let schema = Schema::new(schema);
@@ -231,7 +229,7 @@ impl Rel {
         mut calls: Vec<Call>,
         keep: [usize; N],
         graph: &mut super::graph::Graph,
-    ) -> Vec<Call> {
+    ) -> Result<Vec<Call>, PlannerError> {
         let mut slots: Vec<&mut Expr> = keys.iter_mut().map(|(key, _)| key).collect();
         for call in &mut calls {
             slots.extend(call.arg.as_mut());
@@ -248,11 +246,11 @@ impl Rel {
             })
             .collect();
         self.columns = columns;
-        self.make(graph);
+        self.make(graph)?;
         for (slot, column) in slots.into_iter().zip(&self.columns) {
             *slot = column.clone();
         }
-        calls
+        Ok(calls)
     }
 }
 
@@ -319,7 +317,7 @@ fn check_session_keys(assign: &super::rel::Assign, keys: &[(Expr, Field)], rel: 
     let partition = if partition.is_empty() { "nothing".to_string() } else { partition.join(", ") };
     let keys: Vec<&str> = keys.iter().map(|(_, field)| field.name.as_str()).collect();
     let message = format!("SESSION is partitioned by {partition}, and its rows are grouped by ({})", keys.join(", "));
-    Err(PlannerError::new(message, Span::UNKNOWN).hint(
+    Err(PlannerError::new(message, assign.span).hint(
         "accepted: SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap) with GROUP BY k, window_start, window_end",
     ))
 }
@@ -347,19 +345,19 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
         "first_value" => AggregateFunction::FirstValue,
         "last_value" => AggregateFunction::LastValue,
         other => {
-            return Err(fail(format!("aggregate function {} is not yet supported", other.to_uppercase())).hint(
+            return Err(fail(format!("aggregate function {} is not supported", other.to_uppercase())).hint(
                 "accepted: COUNT, SUM, AVG, MIN, MAX, STDDEV_POP, STDDEV_SAMP, VAR_POP, VAR_SAMP, FIRST_VALUE, LAST_VALUE",
             ));
         }
     };
     let sql = function.sql();
     if !params.order_by.is_empty() {
-        return Err(fail(format!("ORDER BY inside {sql} is not yet supported")).hint("values come in order of arrival"));
+        return Err(fail(format!("ORDER BY inside {sql} is not supported")).hint("values come in order of arrival"));
     }
     if params.distinct
         && !matches!(function, AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max)
     {
-        return Err(fail(format!("{sql}(DISTINCT …) is not yet supported")).hint("accepted: COUNT(DISTINCT column)"));
+        return Err(fail(format!("{sql}(DISTINCT …) is not supported")).hint("accepted: COUNT(DISTINCT column)"));
     }
     let arg = match params.args.as_slice() {
         [arg] if function == AggregateFunction::Count && !params.distinct && is_non_null_literal(arg) => None,
@@ -386,7 +384,15 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
     };
     // MIN and MAX do not care how often they see a value.
     let distinct = params.distinct && function == AggregateFunction::Count;
-    Ok(Call { function, arg, filter, distinct, out: name.clone() })
+    let text = match (&arg, params.args.first()) {
+        (None, _) | (_, None) => "*".to_string(),
+        (_, Some(DfExpr::Column(column))) => column.name.clone(),
+        (_, Some(arg)) => arg.to_string(),
+    };
+    let (distinct_text, filtered) =
+        (if params.distinct { "DISTINCT " } else { "" }, if filter.is_some() { " FILTER" } else { "" });
+    let out = Field { name: format!("{sql}({distinct_text}{text}){filtered}"), ..name.clone() };
+    Ok(Call { function, arg, filter, distinct, out })
 }
 
 /// DataFusion averages integers as doubles; the sum of the integers themselves is exact.

@@ -1,7 +1,7 @@
 //! The SET options that exist, and what their values may be. Options of the runtime are only checked here; the worker
 //! reads them from the plan as text.
 
-use crate::planner::{PlanOptions, PlannerError, Span};
+use crate::planner::{PlanOptions, PlannerError, Setting, Span};
 use ef_proto::connector::{parse_duration_ms, parse_memory_bytes};
 use ef_proto::keys::MAX_PARALLELISM_DEFAULT;
 use std::collections::BTreeMap;
@@ -38,38 +38,37 @@ pub struct Settings {
 
 impl Settings {
     /// The file's SET options over the caller's defaults.
-    pub fn parse(config: &BTreeMap<String, String>, options: &PlanOptions) -> Result<Settings, PlannerError> {
-        for (key, value) in config {
+    pub fn parse(config: &BTreeMap<String, Setting>, options: &PlanOptions) -> Result<Settings, PlannerError> {
+        for (key, Setting { value, span }) in config {
             let Some((_, accepts, expected)) = KEYS.iter().find(|(known, ..)| known == key) else {
-                return Err(unknown(key));
+                return Err(unknown(key).or_at(*span));
             };
             if !accepts(value.trim()) {
-                let message = format!("SET '{key}': found '{value}', expected {expected}");
-                return Err(PlannerError::new(message, Span::UNKNOWN));
+                let message = format!("SET '{key}': found '{value}'");
+                return Err(PlannerError::new(message, *span).hint(format!("accepted: {expected}")));
             }
         }
-        let get = |key: &str| config.get(key).map(|value| value.trim());
+        let get = |key: &str| config.get(key).map(|setting| setting.value.trim());
         let duration = |key: &str| get(key).and_then(parse_duration_ms).filter(|ms| *ms > 0);
+        let set: Option<u32> = get("parallelism.default").and_then(|n| n.parse().ok());
         let settings = Settings {
             name: get("pipeline.name").unwrap_or(&options.name).to_string(),
-            parallelism: options
-                .parallelism
-                .or(get("parallelism.default").and_then(|n| n.parse().ok()))
-                .unwrap_or(1)
-                .max(1),
+            parallelism: options.parallelism.or(set).unwrap_or(1).max(1),
             max_parallelism: get("pipeline.max-parallelism")
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(MAX_PARALLELISM_DEFAULT),
             state_ttl_ms: duration("table.exec.state.ttl"),
             idle_timeout_ms: duration("table.exec.source.idle-timeout"),
         };
-        if settings.parallelism > u32::from(settings.max_parallelism) {
-            let (found, max) = (settings.parallelism, settings.max_parallelism);
-            return Err(PlannerError::new(
-                format!("parallelism {found} is more than the {max} key groups"),
-                Span::UNKNOWN,
-            )
-            .hint(format!("accepted: 1 to {max}, or a larger SET 'pipeline.max-parallelism'")));
+        // A SET that the caller overrides is checked too: it is wrong whoever runs the file next.
+        let max = settings.max_parallelism;
+        let place = config.get("parallelism.default").map_or(Span::UNKNOWN, |setting| setting.span);
+        for (found, span) in set.map(|set| (set, place)).into_iter().chain([(settings.parallelism, Span::UNKNOWN)]) {
+            if found > u32::from(max) {
+                let message = format!("parallelism {found} is more than the {max} key groups");
+                let hint = format!("accepted: 1 to {max}, or a larger SET 'pipeline.max-parallelism'");
+                return Err(PlannerError::new(message, span).hint(hint));
+            }
         }
         Ok(settings)
     }
@@ -118,11 +117,11 @@ fn is_memory(text: &str) -> bool {
 }
 
 /// The options as the runtime reads them: trimmed, and one name for each value.
-pub fn normalised(config: BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn normalised(config: BTreeMap<String, Setting>) -> BTreeMap<String, String> {
     let value = |key: &str, value: String| match (key, value.trim().to_ascii_lowercase().as_str()) {
         ("state.backend", "hashmap") => "memory".to_string(),
         ("state.backend", backend) => backend.to_string(),
         _ => value.trim().to_string(),
     };
-    config.into_iter().map(|(key, text)| (key.clone(), value(&key, text))).collect()
+    config.into_iter().map(|(key, setting)| (key.clone(), value(&key, setting.value))).collect()
 }

@@ -333,7 +333,7 @@ fn unsupported(expr: &DfExpr) -> PlannerError {
         DfExpr::HigherOrderFunction(_) | DfExpr::Lambda(_) | DfExpr::LambdaVariable(_) => "a lambda function",
         other => return PlannerError::new(format!("`{other}` is not supported"), span_of(other)),
     };
-    PlannerError::new(format!("{what} is not yet supported"), span_of(expr))
+    PlannerError::new(format!("{what} is not supported"), span_of(expr))
 }
 
 /// Both sides in one type.

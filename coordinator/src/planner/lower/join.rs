@@ -2,7 +2,6 @@
 
 use super::expr::{self, span_of, to_type};
 use super::rel::{Rel, Role, Windowing};
-use super::window::check_assigned;
 use super::{Lowering, takes_no_changelog};
 use crate::planner::{PlannerError, Span};
 use datafusion_common::{JoinType, NullEquality};
@@ -23,18 +22,19 @@ impl Lowering<'_> {
             JoinType::RightSemi => (JoinKind::Semi, true),
             JoinType::RightAnti => (JoinKind::Anti, true),
             JoinType::LeftMark | JoinType::RightMark => {
-                return Err(PlannerError::new("EXISTS or IN inside OR is not yet supported", span(join))
+                return Err(PlannerError::new("EXISTS or IN inside OR is not supported", span(join))
                     .hint("accepted: EXISTS, IN and their negations as a condition of their own in WHERE"));
             }
         };
         let (left_plan, right_plan) = if swapped { (&join.right, &join.left) } else { (&join.left, &join.right) };
         let (mut left, mut right) = (self.plan(left_plan)?, self.plan(right_plan)?);
         if left.changelog || right.changelog {
-            return Err(takes_no_changelog("a join"));
+            return Err(takes_no_changelog("a join", span(join)));
         }
         if join.null_equality == NullEquality::NullEqualsNull {
-            return Err(PlannerError::new("a join on IS NOT DISTINCT FROM is not yet supported", span(join))
-                .hint("accepted: ="));
+            return Err(
+                PlannerError::new("a join on IS NOT DISTINCT FROM is not supported", span(join)).hint("accepted: =")
+            );
         }
         // A column that costs something and serves the join and its output is made once.
         self.made_if_costly(&mut left)?;
@@ -57,7 +57,7 @@ impl Lowering<'_> {
         if join.null_aware {
             // NOT IN: a pair excludes the left row unless it is surely different, so also when a side is NULL.
             let [_] = pairs.as_slice() else {
-                return Err(PlannerError::new("NOT IN with more than one column is not yet supported", span(join))
+                return Err(PlannerError::new("NOT IN with more than one column is not supported", span(join))
                     .hint("accepted: NOT EXISTS"));
             };
             filter_on_nulls = pairs.pop();
@@ -79,8 +79,8 @@ impl Lowering<'_> {
         let right_names = right.rel.names.clone();
         let (left_columns, right_columns) = (left.rel.columns.clone(), right.rel.columns.clone());
         let right_roles = right.rel.roles.clone();
-        let left = left.make(self);
-        let right = right.make(self);
+        let left = left.make(self)?;
+        let right = right.make(self)?;
         let width = left.schema.len();
         // Where the visible columns of both sides are in left columns then right columns.
         let visible: Vec<usize> = left.at[..left_columns.len()]
@@ -173,7 +173,7 @@ impl Lowering<'_> {
 
     fn made_if_costly(&mut self, rel: &mut Rel) -> Result<(), PlannerError> {
         if rel.assign.is_some() || rel.columns.iter().any(|column| !expr::is_cheap(column)) {
-            self.assigned(rel)?;
+            rel.make(&mut self.graph)?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl Side {
         (self.push(start), self.push(end))
     }
 
-    fn make(self, lowering: &mut Lowering) -> super::rel::Made {
+    fn make(self, lowering: &mut Lowering) -> Result<super::rel::Made, PlannerError> {
         self.rel.make_columns(&self.wanted, &mut lowering.graph)
     }
 }
@@ -222,11 +222,9 @@ fn window_columns(rel: &Rel) -> (usize, usize) {
 }
 
 fn check_windows(join: &Join, left: &Rel, right: &Rel, equal: bool) -> Result<Windowing, PlannerError> {
-    check_assigned(left)?;
-    check_assigned(right)?;
     let (Some(l), Some(r), true) = (&left.windowing, &right.windowing, equal) else {
         let what = if join.on.is_empty() && join.filter.is_none() { "a cross join" } else { "a regular join" };
-        return Err(PlannerError::new(format!("{what} is not yet supported"), span(join)).hint(
+        return Err(PlannerError::new(format!("{what} is not supported"), span(join)).hint(
             "accepted: a join of two inputs with windows ON l.window_start = r.window_start AND l.window_end = r.window_end AND …",
         ));
     };
@@ -235,7 +233,7 @@ fn check_windows(join: &Join, left: &Rel, right: &Rel, equal: bool) -> Result<Wi
         return Err(PlannerError::new(message, span(join)).hint("accepted: the same window function on both sides"));
     }
     if l.processing || r.processing {
-        return Err(PlannerError::new("a window join on processing time is not yet supported", span(join))
+        return Err(PlannerError::new("a window join on processing time is not supported", span(join))
             .hint("accepted: windows over a column with a WATERMARK"));
     }
     Ok(l.clone())

@@ -37,7 +37,7 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
     let settings = config::Settings::parse(&bound.config, options)?;
     if bound.inserts.is_empty() {
         return Err(PlannerError::new(
-            "nothing to run: the file has no INSERT INTO and no final SELECT",
+            "nothing to run: the file has no INSERT INTO statement and no final SELECT",
             Span::UNKNOWN,
         ));
     }
@@ -50,7 +50,7 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
     let mut sinks = Sinks::default();
     for insert in &bound.inserts {
         let rel = lowering.plan(&insert.plan).map_err(|error| error.or_at(insert.span))?;
-        sinks.add(insert, rel, &mut lowering.graph);
+        sinks.add(insert, rel, &mut lowering.graph).map_err(|error| error.or_at(insert.span))?;
     }
     let Lowering { mut graph, sources, sides, .. } = lowering;
     sides.connect(&sources, &bound.catalog, &mut graph, &mut sinks)?;
@@ -84,13 +84,13 @@ impl Lowering<'_> {
             LogicalPlan::Projection(projection) => {
                 let mut rel = self.plan(&projection.input)?;
                 let exprs = self.exprs(&projection.expr, projection.input.schema())?;
-                rel.project(exprs, fields(&projection.schema), &mut self.graph);
+                rel.project(exprs, fields(&projection.schema), &mut self.graph)?;
                 Ok(rel)
             }
             LogicalPlan::Filter(filter) => {
                 let mut rel = self.plan(&filter.input)?;
                 let predicate = expr::lower(&filter.predicate, filter.input.schema())?;
-                rel.restrict(expr::to_type(predicate, &DataType::Boolean), &mut self.graph);
+                rel.restrict(expr::to_type(predicate, &DataType::Boolean), &mut self.graph)?;
                 Ok(rel)
             }
             LogicalPlan::SubqueryAlias(alias) => self.plan(&alias.input),
@@ -135,12 +135,12 @@ impl Lowering<'_> {
                 .enumerate()
                 .map(|(i, ((_, column), name))| expr::to_type(Expr::column(i, column.ty.clone()), &name.ty));
             let typed = typed.collect();
-            rel.project(typed, names.clone(), &mut self.graph);
-            rel.make(&mut self.graph);
+            rel.project(typed, names.clone(), &mut self.graph)?;
+            rel.make(&mut self.graph)?;
             // Carried columns have no common place in rows of different origin.
             if rel.base.len() > names.len() {
                 rel.carry = None;
-                rel.make(&mut self.graph);
+                rel.make(&mut self.graph)?;
             }
             rels.push(rel);
         }
@@ -174,7 +174,7 @@ impl Lowering<'_> {
     fn predict(&mut self, node: &PredictNode) -> Result<Rel, PlannerError> {
         let mut rel = self.plan(&node.input)?;
         if rel.changelog {
-            return Err(takes_no_changelog("ML_PREDICT"));
+            return Err(takes_no_changelog("ML_PREDICT", node.span));
         }
         let args = node.arg_indices().map_err(datafusion)?;
         // Arguments in the declared types, behind the input where they are not.
@@ -191,8 +191,8 @@ impl Lowering<'_> {
             exprs.push(expr::to_type(Expr::column(arg, rel.columns[arg].ty.clone()), &declared.ty));
             names.push(Field::new(&rel.names[arg].name, declared.ty.clone(), true));
         }
-        rel.project(exprs, names, &mut self.graph);
-        rel.make(&mut self.graph);
+        rel.project(exprs, names, &mut self.graph)?;
+        rel.make(&mut self.graph)?;
         let mut schema = rel.base.clone();
         schema.fields.extend(fields(&node.schema).into_iter().skip(visible));
         let kind = OperatorKind::Predict(Predict { model: (*node.model).clone(), args: at });
@@ -222,8 +222,8 @@ fn datafusion(error: DataFusionError) -> PlannerError {
     PlannerError::new(error.strip_backtrace(), Span::UNKNOWN)
 }
 
-fn takes_no_changelog(what: &str) -> PlannerError {
-    PlannerError::new(format!("{what} over rows that are updated later is not supported"), Span::UNKNOWN)
+fn takes_no_changelog(what: &str, span: Span) -> PlannerError {
+    PlannerError::new(format!("{what} over rows that are updated later is not supported"), span)
         .hint("a GROUP BY on window_start and window_end, or no GROUP BY, below it makes rows that are final")
 }
 
@@ -249,7 +249,7 @@ fn unsupported(plan: &LogicalPlan) -> PlannerError {
         LogicalPlan::Distinct(_) => ("SELECT DISTINCT ON", "SELECT DISTINCT, or GROUP BY with FIRST_VALUE", None),
         _ => ("this statement", "a SELECT over tables and views", None),
     };
-    PlannerError::new(format!("{what} is not yet supported"), span.unwrap_or(Span::UNKNOWN))
+    PlannerError::new(format!("{what} is not supported"), span.unwrap_or(Span::UNKNOWN))
         .hint(format!("accepted: {hint}"))
 }
 

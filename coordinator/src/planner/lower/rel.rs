@@ -6,6 +6,7 @@
 
 use super::expr::is_cheap;
 use super::graph::{Graph, Port};
+use crate::planner::{PlannerError, Span};
 use ef_proto::expr::{BinaryOp, Expr, ExprKind};
 use ef_proto::plan::{Calc, OperatorKind, Time, Window, WindowAssign};
 use ef_proto::schema::{DataType, Field, Schema};
@@ -45,6 +46,8 @@ pub struct Assign {
     pub time: Time,
     /// Columns of the base.
     pub partition_by: Vec<usize>,
+    /// Where the call stands.
+    pub span: Span,
 }
 
 /// Source columns that ride along for the late rows of the first window aggregate.
@@ -130,33 +133,36 @@ impl Rel {
     }
 
     /// Replaces the output columns by expressions over them.
-    pub fn project(&mut self, exprs: Vec<Expr>, names: Vec<Field>, graph: &mut Graph) {
+    pub fn project(&mut self, exprs: Vec<Expr>, names: Vec<Field>, graph: &mut Graph) -> Result<(), PlannerError> {
         let mut uses = vec![0; self.columns.len()];
         exprs.iter().for_each(|expr| expr.visit_columns(&mut |column| uses[column] += 1));
         if uses.iter().zip(&self.columns).any(|(uses, column)| *uses > 1 && !is_cheap(column)) {
-            self.make(graph);
+            self.make(graph)?;
         }
         self.columns = exprs.into_iter().map(|expr| self.over_base(expr)).collect();
         self.names = names;
+        Ok(())
     }
 
     /// Keeps the rows for which `predicate`, over the output, is TRUE.
-    pub fn restrict(&mut self, predicate: Expr, graph: &mut Graph) {
+    pub fn restrict(&mut self, predicate: Expr, graph: &mut Graph) -> Result<(), PlannerError> {
         let mut repeats = false;
         predicate.visit_columns(&mut |column| repeats |= !is_cheap(&self.columns[column]));
         if repeats {
-            self.make(graph);
+            self.make(graph)?;
         }
         let predicate = self.over_base(predicate);
         self.filter = Some(match self.filter.take() {
             Some(below) => Expr::binary(BinaryOp::And, below, predicate, DataType::Boolean),
             None => predicate,
         });
+        Ok(())
     }
 
     /// Makes operators of everything pending; the output columns are the ports' then, in order (carried ones behind).
-    pub fn make(&mut self, graph: &mut Graph) {
-        self.make_assign(graph);
+    /// Fails only where that would need the rows of a SESSION as they are: they have no windows yet.
+    pub fn make(&mut self, graph: &mut Graph) -> Result<(), PlannerError> {
+        self.make_assign(graph)?;
         let mut columns = std::mem::take(&mut self.columns);
         let carry = self.carry.take().map(|carry| {
             let place = |base: &usize| {
@@ -190,11 +196,12 @@ impl Rel {
         self.roles = roles;
         self.base = schema;
         self.carry = carry;
+        Ok(())
     }
 
     /// Makes an input with a column for each of `exprs` (over the base; no pending assignment), filtered. Plain columns
     /// keep the base's order, so that it makes no difference to the positions whether a Calc was needed.
-    pub fn make_columns(mut self, exprs: &[(Expr, Field)], graph: &mut Graph) -> Made {
+    pub fn make_columns(mut self, exprs: &[(Expr, Field)], graph: &mut Graph) -> Result<Made, PlannerError> {
         debug_assert!(self.assign.is_none() || exprs.iter().all(|(expr, _)| below(expr, self.delivered())));
         self.drop_assign();
         let mut plain: BTreeSet<usize> = exprs.iter().filter_map(|(expr, _)| column_of(expr)).collect();
@@ -219,13 +226,19 @@ impl Rel {
         }
         self.columns = made;
         self.names = names;
-        self.make(graph);
-        Made { ports: self.ports, schema: self.base, at, carry: self.carry }
+        self.make(graph)?;
+        Ok(Made { ports: self.ports, schema: self.base, at, carry: self.carry })
     }
 
     /// The pending window assignment as an operator, over the columns that are needed.
-    fn make_assign(&mut self, graph: &mut Graph) {
-        let Some(mut assign) = self.assign.take() else { return };
+    fn make_assign(&mut self, graph: &mut Graph) -> Result<(), PlannerError> {
+        let Some(mut assign) = self.assign.take() else { return Ok(()) };
+        if let Window::Session { .. } = assign.window {
+            let message = "SESSION without GROUP BY window_start, window_end directly above it is not supported";
+            let hint = "accepted: SELECT …, window_start, window_end FROM TABLE(SESSION(TABLE t PARTITION BY k, \
+                        DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start, window_end";
+            return Err(PlannerError::new(message, assign.span).hint(hint));
+        }
         let delivered = self.base.len() - 3;
         let mut needed = BTreeSet::new();
         self.columns.iter().chain(&self.filter).for_each(|expr| {
@@ -252,7 +265,7 @@ impl Rel {
         let mut below = Rel::of(self.ports.clone(), Schema::new(self.base.fields[..delivered].to_vec()), false);
         below.columns = kept.iter().map(|i| Expr::column(*i, self.base.fields[*i].ty.clone())).collect();
         below.names = kept.iter().map(|i| self.base.fields[*i].clone()).collect();
-        below.make(graph);
+        below.make(graph)?;
         if let Time::Event { column } = &mut assign.time {
             *column = to(*column);
         }
@@ -269,6 +282,7 @@ impl Rel {
         if let Some(carry) = &mut self.carry {
             carry.columns.iter_mut().for_each(|column| *column = to(*column));
         }
+        Ok(())
     }
 
     /// The pending assignment becomes an aggregate's business.

@@ -58,7 +58,8 @@ impl SideOutputs {
                         "table `{}`: 'late.table' = '{name}', but no GROUP BY over windows reads this table directly, so no row can be late",
                         source.table.name
                     );
-                    return Err(PlannerError::new(message, source.table.span)
+                    let span = *source.table.option_places.get("late.table").unwrap_or(&source.table.span);
+                    return Err(PlannerError::new(message, span)
                         .hint("accepted: leave it out, or aggregate by window_start and window_end before any join, other GROUP BY or UNION with another table"));
                 }
             }
@@ -104,8 +105,8 @@ fn route(
             format!("table `{}`, where {what} of `{}` go, has none of their columns", target.name, source.name);
         return Err(PlannerError::new(message, target.span).hint(format!("accepted: any of {}", names.join(", "))));
     }
-    rel.project(project, schema.fields.clone(), graph);
-    rel.make(graph);
+    rel.project(project, schema.fields.clone(), graph)?;
+    rel.make(graph)?;
     sinks.add_side(&target.name, rel.ports, schema, source.span);
     Ok(())
 }

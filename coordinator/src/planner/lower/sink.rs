@@ -27,11 +27,12 @@ struct Input {
 }
 
 impl Sinks {
-    pub fn add(&mut self, insert: &Insert, mut rel: Rel, graph: &mut Graph) {
+    pub fn add(&mut self, insert: &Insert, mut rel: Rel, graph: &mut Graph) -> Result<(), PlannerError> {
         rel.carry = None;
-        rel.make(graph);
+        rel.make(graph)?;
         let input = Input { ports: rel.ports, schema: rel.base, changelog: rel.changelog };
         self.target(insert.target.clone(), insert.span).inputs.push(input);
+        Ok(())
     }
 
     /// Rows of a side output, already in the table's columns.
@@ -69,25 +70,25 @@ impl Written {
                 let Some(table) = catalog.tables.get(name) else {
                     return Err(PlannerError::new(format!("table `{name}` is not declared"), self.span));
                 };
-                let fail = |message: String| PlannerError::new(message, table.span);
                 let unwritable = table
                     .columns
                     .iter()
                     .find(|column| matches!(column.kind, ColumnKind::Metadata { virtual_: false, .. }));
                 if let Some(column) = unwritable {
                     let message = format!("table `{name}`: METADATA column `{}` cannot be written", column.field.name);
-                    return Err(fail(message).hint("accepted: METADATA … VIRTUAL, which an INSERT leaves out"));
+                    return Err(PlannerError::new(message, table.span)
+                        .hint("accepted: METADATA … VIRTUAL, which an INSERT leaves out"));
                 }
                 let schema = table.sink_schema();
                 let mut options = Options::new(name, table.options.clone());
                 let parsed = SinkConnector::parse(&mut options, &schema, changelog);
                 // What is wrong with a changelog is wrong with the query, not with the table.
-                let (connector, format) = parsed.map_err(|error| {
-                    let span = if changelog && error.key == "format" { self.span } else { table.span };
-                    PlannerError::new(error.message, span)
+                let (connector, format) = parsed.map_err(|error| match changelog && error.key == "format" {
+                    true => PlannerError::new(error.message, self.span),
+                    false => table.option_error(error),
                 })?;
-                SourceCommon::parse(&mut options).map_err(|error| fail(error.message))?;
-                options.finish().map_err(|error| fail(error.message))?;
+                SourceCommon::parse(&mut options).map_err(|error| table.option_error(error))?;
+                options.finish().map_err(|error| table.option_error(error))?;
                 // A changelog format always gets the kind of the row.
                 let with_op = changelog || matches!(format, Some(Format::ChangelogJson(_)));
                 (Sink { table: name.clone(), connector, format, changelog: with_op }, schema, with_op)

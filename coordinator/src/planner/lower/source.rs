@@ -4,11 +4,12 @@ use super::config::Settings;
 use super::expr;
 use super::graph::{Graph, Port};
 use super::rel::{Rel, Role};
+use crate::planner::error::near;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, PlannerTable, Span, Table};
 use datafusion_common::DFSchema;
 use datafusion_common::tree_node::TreeNodeRecursion;
 use datafusion_expr::{LogicalPlan, TableScan};
-use ef_proto::connector::{Format, Options, SourceCommon, SourceConnector};
+use ef_proto::connector::{Format, OptionError, Options, SourceCommon, SourceConnector};
 use ef_proto::expr::{Expr, ExprKind};
 use ef_proto::function::Builtin;
 use ef_proto::plan::{OperatorKind, Source, Watermark};
@@ -59,14 +60,16 @@ impl Sources {
         }
         for used in sources.tables.values_mut() {
             let mut options = Options::new(&used.table.name, used.table.options.clone());
-            let span = used.table.span;
-            used.common = SourceCommon::parse(&mut options).map_err(|e| PlannerError::new(e.message, span))?;
+            used.common = SourceCommon::parse(&mut options).map_err(|error| used.table.option_error(error))?;
             used.common.idle_timeout_ms = used.common.idle_timeout_ms.or(settings.idle_timeout_ms);
-            for side in [&used.common.late_table, &used.common.error_table].into_iter().flatten() {
+            let sides = [("late.table", &used.common.late_table), ("error.table", &used.common.error_table)];
+            for (key, side) in sides {
+                let Some(side) = side else { continue };
                 if !catalog.tables.contains_key(side) {
                     let names: Vec<&str> = catalog.tables.keys().map(String::as_str).collect();
-                    let message = format!("table `{}`: side table `{side}` is not there", used.table.name);
-                    return Err(PlannerError::new(message, span).hint(format!("accepted: {}", names.join(", "))));
+                    let message = format!("table `{}`: side table `{side}` does not exist", used.table.name);
+                    let span = *used.table.option_places.get(key).unwrap_or(&used.table.span);
+                    return Err(PlannerError::new(message, span).hint(near(side, names)));
                 }
             }
             if used.common.late_table.is_some() {
@@ -101,7 +104,7 @@ impl Sources {
     pub fn scan(&mut self, scan: &TableScan, graph: &mut Graph) -> Result<Rel, PlannerError> {
         let name = &table_of(scan)?.name;
         if scan.fetch.is_some() {
-            return Err(PlannerError::new("LIMIT is not yet supported", Span::UNKNOWN));
+            return Err(PlannerError::new("LIMIT is not supported", Span::UNKNOWN));
         }
         let used = self.tables.get_mut(name).expect("every scan has been seen");
         let port = match used.port {
@@ -147,12 +150,11 @@ impl Sources {
 impl Used {
     fn make(&self, graph: &mut Graph) -> Result<Port, PlannerError> {
         let table = &*self.table;
-        let fail = |message: String| PlannerError::new(message, table.span);
+        let fail = |error: OptionError| table.option_error(error);
         let mut options = Options::new(&table.name, table.options.clone());
-        let (mut connector, format) =
-            SourceConnector::parse(&mut options, &table.physical()).map_err(|error| fail(error.message))?;
-        SourceCommon::parse(&mut options).map_err(|error| fail(error.message))?;
-        options.finish().map_err(|error| fail(error.message))?;
+        let (mut connector, format) = SourceConnector::parse(&mut options, &table.physical()).map_err(fail)?;
+        SourceCommon::parse(&mut options).map_err(fail)?;
+        options.finish().map_err(fail)?;
 
         // Everything that expressions may read: physical columns, then metadata.
         let physical = table.physical();

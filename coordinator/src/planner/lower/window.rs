@@ -3,7 +3,7 @@
 use super::rel::{Assign, Rel, Role, Windowing};
 use super::{Lowering, datafusion, fields, takes_no_changelog};
 use crate::planner::nodes::TimeAttribute;
-use crate::planner::{PlannerError, Span, WindowTvf};
+use crate::planner::{PlannerError, WindowTvf};
 use ef_proto::expr::Expr;
 use ef_proto::plan::{Time, Window};
 
@@ -12,7 +12,7 @@ impl Lowering<'_> {
         let mut rel = self.plan(&tvf.input)?;
         let name = window_name(&tvf.window);
         if rel.changelog {
-            return Err(takes_no_changelog(name));
+            return Err(takes_no_changelog(name, tvf.span));
         }
         let column = tvf.time_index().map_err(datafusion)?;
         let role = rel.role(column);
@@ -21,8 +21,7 @@ impl Lowering<'_> {
             || role == Role::WindowTime && rel.windowing.as_ref().is_some_and(|windowing| windowing.processing);
         if !processing && !role.is_time() {
             let time = tvf.time.column();
-            let span = super::expr::span_of(&datafusion_expr::Expr::Column(time.clone()));
-            return Err(PlannerError::new(format!("{name}: `{}` is not a time attribute here", time.name), span).hint(
+            return Err(PlannerError::new(format!("{name}: `{}` is not a time attribute here", time.name), tvf.span).hint(
                 "accepted: the column that WATERMARK FOR names, or window_time, passed on unchanged from the table or window",
             ));
         }
@@ -30,7 +29,7 @@ impl Lowering<'_> {
         let partition_by = tvf.partition_indices().map_err(datafusion)?;
         let plain = |rel: &Rel, column: &usize| super::rel::column_of(&rel.columns[*column]).is_some();
         if rel.assign.is_some() || !plain(&rel, &column) || !partition_by.iter().all(|key| plain(&rel, key)) {
-            rel.make(&mut self.graph);
+            rel.make(&mut self.graph)?;
         }
         let in_base = |column: usize| super::rel::column_of(&rel.columns[column]).expect("made a column above");
         let time = if processing { Time::Processing } else { Time::Event { column: in_base(column) } };
@@ -48,27 +47,9 @@ impl Lowering<'_> {
         }
         rel.names = names;
         rel.windowing = Some(Windowing { window: tvf.window.clone(), processing });
-        rel.assign = Some(Assign { window: tvf.window.clone(), time, partition_by });
+        rel.assign = Some(Assign { window: tvf.window.clone(), time, partition_by, span: tvf.span });
         Ok(rel)
     }
-
-    /// Rows with their windows as columns; a SESSION has none before it is aggregated.
-    pub(super) fn assigned(&mut self, rel: &mut Rel) -> Result<(), PlannerError> {
-        check_assigned(rel)?;
-        rel.make(&mut self.graph);
-        Ok(())
-    }
-}
-
-/// Fails if this needs the rows of a SESSION window as they are.
-pub fn check_assigned(rel: &Rel) -> Result<(), PlannerError> {
-    if rel.assign.as_ref().is_some_and(|assign| matches!(assign.window, Window::Session { .. })) {
-        let message = "SESSION without GROUP BY window_start, window_end directly above it is not yet supported";
-        let hint = "accepted: SELECT …, window_start, window_end FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), \
-                    INTERVAL '10' SECOND)) GROUP BY k, window_start, window_end";
-        return Err(PlannerError::new(message, Span::UNKNOWN).hint(hint));
-    }
-    Ok(())
 }
 
 pub const fn window_name(window: &Window) -> &'static str {

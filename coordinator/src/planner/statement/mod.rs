@@ -1,15 +1,21 @@
 //! Statements: a recursive descent for Flink's DDL and job statements around sqlparser's grammar of queries,
 //! expressions and types.
 
+mod pieces;
+mod table;
+
 use super::dialect::{self, Flink, span};
 use super::error::{PlannerError, Span, edit_distance, near};
-use super::types::{self, expect_word, peek_word, word};
+use super::limits;
+use super::types::{expect_word, peek_word, word};
 use super::vars::Substituted;
-use datafusion_sql::sqlparser::ast::{Expr, Ident, Query};
+use datafusion_sql::sqlparser::ast::{Expr, Query};
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::Token;
 use ef_proto::schema::{Field, Schema};
+use pieces::{comment, fields, if_not_exists, name, names, option_word, options};
 use std::collections::BTreeMap;
+use table::create_table;
 
 #[derive(Debug)]
 pub struct Statement {
@@ -21,7 +27,7 @@ pub struct Statement {
 pub enum Kind {
     CreateTable(Box<CreateTable>),
     CreateView { name: Name, columns: Vec<Name>, query: Box<Query>, unless_exists: bool },
-    CreateModel { name: Name, inputs: Schema, outputs: Schema, options: BTreeMap<String, String>, unless_exists: bool },
+    CreateModel { name: Name, inputs: Schema, outputs: Schema, options: Options, unless_exists: bool },
     Drop { what: Dropped, name: Name, if_exists: bool },
     Set { key: String, value: String },
     Reset { key: Option<String> },
@@ -52,7 +58,14 @@ pub struct CreateTable {
     pub watermark: Option<(Name, Expr, Span)>,
     pub primary_key: Vec<Name>,
     pub partitioned_by: Vec<Name>,
-    pub options: BTreeMap<String, String>,
+    pub options: Options,
+}
+
+/// What stands in `WITH (…)`, and where each key stands.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub values: BTreeMap<String, String>,
+    pub places: BTreeMap<String, Span>,
 }
 
 #[derive(Debug)]
@@ -184,139 +197,6 @@ fn create(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
     }
 }
 
-fn create_table(parser: &mut Parser) -> Result<Kind, PlannerError> {
-    let at = span(parser.peek_token().span);
-    let located = |error| from_parser(error, at);
-    let unless_exists = if_not_exists(parser).map_err(located)?;
-    let name = name(parser).map_err(located)?;
-    let mut table = CreateTable {
-        name,
-        unless_exists,
-        columns: vec![],
-        watermark: None,
-        primary_key: vec![],
-        partitioned_by: vec![],
-        options: BTreeMap::new(),
-    };
-    let unsupported = |parser: &Parser, what: &str, hint: &str| {
-        Err(PlannerError::new(format!("{what} is not supported"), span(parser.peek_token().span)).hint(hint))
-    };
-    if peek_word(parser, 0, "AS") {
-        return unsupported(
-            parser,
-            "CREATE TABLE … AS SELECT",
-            "accepted: CREATE TABLE with columns, then INSERT INTO",
-        );
-    }
-    parser.expect_token(&Token::LParen).map_err(located)?;
-    loop {
-        element(parser, &mut table)?;
-        if !parser.consume_token(&Token::Comma) {
-            break;
-        }
-    }
-    parser.expect_token(&Token::RParen).map_err(located)?;
-    comment(parser).map_err(located)?;
-    if peek_word(parser, 0, "DISTRIBUTED") {
-        return unsupported(parser, "DISTRIBUTED BY", "accepted: PARTITIONED BY (column, …)");
-    }
-    if word(parser, "PARTITIONED") {
-        expect_word(parser, "BY").map_err(located)?;
-        table.partitioned_by = names(parser).map_err(located)?;
-    }
-    if word(parser, "WITH") {
-        table.options = options(parser).map_err(located)?;
-    }
-    if peek_word(parser, 0, "LIKE") {
-        return unsupported(parser, "CREATE TABLE … LIKE", "write the columns and options out");
-    }
-    if peek_word(parser, 0, "AS") {
-        return unsupported(
-            parser,
-            "CREATE TABLE … AS SELECT",
-            "accepted: CREATE TABLE with columns, then INSERT INTO",
-        );
-    }
-    Ok(Kind::CreateTable(Box::new(table)))
-}
-
-/// A column, the watermark or the primary key.
-fn element(parser: &mut Parser, table: &mut CreateTable) -> Result<(), PlannerError> {
-    let at = span(parser.peek_token().span);
-    let located = |error| from_parser(error, at);
-    if peek_word(parser, 0, "WATERMARK") && peek_word(parser, 1, "FOR") {
-        parser.next_token();
-        parser.next_token();
-        let column = name(parser).map_err(located)?;
-        expect_word(parser, "AS").map_err(located)?;
-        let expr = parser.parse_expr().map_err(located)?;
-        if table.watermark.replace((column, expr, at)).is_some() {
-            return Err(PlannerError::new("a second WATERMARK", at).hint("accepted: one watermark a table"));
-        }
-        return Ok(());
-    }
-    if peek_word(parser, 0, "CONSTRAINT") {
-        parser.next_token();
-        name(parser).map_err(located)?;
-    }
-    if peek_word(parser, 0, "PRIMARY") && peek_word(parser, 1, "KEY") {
-        parser.next_token();
-        parser.next_token();
-        table.primary_key = names(parser).map_err(located)?;
-        return enforced(parser);
-    }
-    if peek_word(parser, 0, "UNIQUE") && matches!(parser.peek_nth_token(1).token, Token::LParen) {
-        return Err(
-            PlannerError::new("UNIQUE is not supported", at).hint("accepted: PRIMARY KEY (column, …) NOT ENFORCED")
-        );
-    }
-    let column = name(parser).map_err(located)?;
-    if word(parser, "AS") {
-        let expr_at = span(parser.peek_token().span);
-        let expr = parser.parse_expr().map_err(located)?;
-        comment(parser).map_err(located)?;
-        table
-            .columns
-            .push(ColumnDef { name: column, kind: ColumnDefKind::Computed { expr: Box::new(expr), span: expr_at } });
-        return Ok(());
-    }
-    let (ty, nullable) = types::parse_type(parser).map_err(located)?;
-    let mut field = Field::new(&column.text, ty, nullable);
-    if word(parser, "METADATA") {
-        let key = if word(parser, "FROM") { string(parser).map_err(located)? } else { column.text.clone() };
-        let virtual_ = word(parser, "VIRTUAL");
-        comment(parser).map_err(located)?;
-        table.columns.push(ColumnDef { name: column, kind: ColumnDefKind::Metadata { field, key, virtual_ } });
-        return Ok(());
-    }
-    let key_at = parser.peek_token();
-    if word(parser, "PRIMARY") {
-        expect_word(parser, "KEY").map_err(located)?;
-        if !table.primary_key.is_empty() {
-            return Err(PlannerError::new("a second PRIMARY KEY", span(key_at.span)));
-        }
-        table.primary_key.push(column.clone());
-        field.nullable = false;
-        enforced(parser)?;
-    }
-    comment(parser).map_err(located)?;
-    if peek_word(parser, 0, "DEFAULT") {
-        return Err(PlannerError::new("DEFAULT is not supported", span(parser.peek_token().span)));
-    }
-    table.columns.push(ColumnDef { name: column, kind: ColumnDefKind::Physical(field) });
-    Ok(())
-}
-
-fn enforced(parser: &mut Parser) -> Result<(), PlannerError> {
-    if peek_word(parser, 0, "NOT") && peek_word(parser, 1, "ENFORCED") {
-        parser.next_token();
-        parser.next_token();
-        return Ok(());
-    }
-    Err(PlannerError::new("a primary key that is enforced", span(parser.peek_token().span))
-        .hint("accepted: PRIMARY KEY (column, …) NOT ENFORCED: uniqueness is the data's promise"))
-}
-
 fn create_view(parser: &mut Parser) -> Result<Kind, ParserError> {
     let unless_exists = if_not_exists(parser)?;
     let name = name(parser)?;
@@ -373,30 +253,6 @@ fn reset(parser: &mut Parser) -> Result<Kind, ParserError> {
     Ok(Kind::Reset { key: if all { None } else { Some(option_word(parser, "RESET 'key'")?) } })
 }
 
-/// A quoted string, or bare words as in `table.exec.state.ttl`.
-fn option_word(parser: &mut Parser, accepted: &str) -> Result<String, ParserError> {
-    let mut text = match parser.next_token() {
-        token if matches!(token.token, Token::SingleQuotedString(_) | Token::Word(_) | Token::Number(..)) => {
-            match token.token {
-                Token::SingleQuotedString(text) => return Ok(text),
-                Token::Word(word) => word.value,
-                other => other.to_string(),
-            }
-        }
-        token => return parser.expected(accepted, token),
-    };
-    loop {
-        match parser.peek_token().token {
-            Token::Period => text.push('.'),
-            Token::Minus => text.push('-'),
-            Token::Word(word) => text.push_str(&word.value),
-            Token::Number(number, _) => text.push_str(&number),
-            _ => return Ok(text),
-        }
-        parser.next_token();
-    }
-}
-
 fn insert(parser: &mut Parser) -> Result<Kind, ParserError> {
     parser.next_token();
     if peek_word(parser, 0, "OVERWRITE") {
@@ -420,87 +276,11 @@ fn query(parser: &mut Parser) -> Result<Box<Query>, ParserError> {
     parser.parse_query()
 }
 
-fn if_not_exists(parser: &mut Parser) -> Result<bool, ParserError> {
-    let given = peek_word(parser, 0, "IF") && peek_word(parser, 1, "NOT");
-    if given {
-        parser.next_token();
-        parser.next_token();
-        expect_word(parser, "EXISTS")?;
-    }
-    Ok(given)
-}
-
-/// One name. Catalogs and databases do not exist here.
-fn name(parser: &mut Parser) -> Result<Name, ParserError> {
-    let token = parser.peek_token();
-    let Ident { value, .. } = parser.parse_identifier()?;
-    if parser.peek_token().token == Token::Period {
-        let found = parser.peek_token();
-        return parser.expected("a plain name (there are no catalogs and databases)", found);
-    }
-    Ok(Name { text: value, span: span(token.span) })
-}
-
-fn names(parser: &mut Parser) -> Result<Vec<Name>, ParserError> {
-    parser.expect_token(&Token::LParen)?;
-    let names = parser.parse_comma_separated(name)?;
-    parser.expect_token(&Token::RParen)?;
-    Ok(names)
-}
-
-/// `(name type, …)` of a model.
-fn fields(parser: &mut Parser) -> Result<Schema, ParserError> {
-    parser.expect_token(&Token::LParen)?;
-    let fields = parser.parse_comma_separated(|parser| {
-        let name = name(parser)?;
-        let (ty, nullable) = types::parse_type(parser)?;
-        comment(parser)?;
-        Ok(Field::new(name.text, ty, nullable))
-    })?;
-    parser.expect_token(&Token::RParen)?;
-    Ok(Schema::new(fields))
-}
-
-fn comment(parser: &mut Parser) -> Result<(), ParserError> {
-    if word(parser, "COMMENT") {
-        string(parser)?;
-    }
-    Ok(())
-}
-
-fn string(parser: &mut Parser) -> Result<String, ParserError> {
-    let token = parser.next_token();
-    match token.token {
-        Token::SingleQuotedString(text) => Ok(text),
-        _ => parser.expected("a string in single quotes", token),
-    }
-}
-
-/// `('key' = 'value', …)`.
-fn options(parser: &mut Parser) -> Result<BTreeMap<String, String>, ParserError> {
-    parser.expect_token(&Token::LParen)?;
-    let mut options = BTreeMap::new();
-    while parser.peek_token().token != Token::RParen {
-        let at = parser.peek_token();
-        let key = string(parser)?;
-        parser.expect_token(&Token::Eq)?;
-        let value = string(parser)?;
-        if options.insert(key.clone(), value).is_some() {
-            return parser.expected("each option once", at);
-        }
-        if !parser.consume_token(&Token::Comma) {
-            break;
-        }
-    }
-    parser.expect_token(&Token::RParen)?;
-    Ok(options)
-}
-
 /// sqlparser says where in its text: `Expected: x, found: y at Line: 3, Column: 14`.
 pub fn from_parser(error: ParserError, at: Span) -> PlannerError {
     let text = match error {
         ParserError::ParserError(text) | ParserError::TokenizerError(text) => text,
-        ParserError::RecursionLimitExceeded => "the statement is nested too deeply".into(),
+        ParserError::RecursionLimitExceeded => return limits::too_deep(at),
     };
     let (message, place) = match text.rsplit_once(" at Line: ") {
         None => (text.as_str(), None),
