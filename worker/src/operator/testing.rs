@@ -60,7 +60,9 @@ impl Store for MapStore {
     }
 
     fn forget_restored(&mut self) {
-        self.map.clear();
+        if self.kind == Kind::Memory {
+            self.map.clear();
+        }
     }
 
     fn snapshot(&mut self) -> Result<Staged> {
