@@ -66,6 +66,10 @@ fn sentence(text: &str) -> String {
     {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
+    if let Some(names) = text.strip_prefix("could not parse compound identifier from [") {
+        let path = names.trim_end_matches(']').replace("\", \"", ".").replace('"', "");
+        return format!("`{path}`: the column has no such field");
+    }
     let mut words: Vec<String> = Vec::new();
     for word in text.split(' ') {
         let at = word.find("ef_");

@@ -379,7 +379,7 @@ fn only_the_fields_that_are_read_are_decoded() {
 #[test]
 fn a_chain_too_long_for_a_workers_stack_is_refused_with_its_place() {
     let chain = |terms: u32| {
-        let chain: Vec<String> = (0..terms).map(|i| format!("`value` > {i} AND device_id <> 'd{i}'")).collect();
+        let chain: Vec<String> = (0..terms).map(|i| format!("`value` > {i}")).collect();
         format!("{SENSOR}{}", into("v DOUBLE", &format!("SELECT `value` FROM nab WHERE {}", chain.join(" OR "))))
     };
     let planning = std::thread::Builder::new().stack_size(64 << 20).spawn(move || {
