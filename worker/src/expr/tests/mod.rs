@@ -2,9 +2,9 @@
 
 mod casts;
 mod functions;
+mod nested;
 mod operators;
-#[cfg(feature = "functions")]
-mod oracle;
+mod zones;
 
 use super::value::{concat, constant};
 use super::{CalcProgram, EvalContext, Program};
