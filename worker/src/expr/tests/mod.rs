@@ -4,6 +4,8 @@ mod casts;
 mod functions;
 mod nested;
 mod operators;
+#[cfg(feature = "functions")]
+mod oracle;
 mod zones;
 
 use super::value::{concat, constant};
