@@ -35,9 +35,9 @@ fn power256(n: u32) -> i256 {
 
 /// `a / b` rounded half up, away from zero.
 fn divide_half_up(a: i256, b: i256) -> i256 {
-    let (quotient, rest) = (a.wrapping_div(b), a.wrapping_rem(b));
-    let twice = rest.wrapping_abs().wrapping_mul(i256::from_i128(2));
-    if twice >= b.wrapping_abs() {
+    let (quotient, rest) = (a.wrapping_div(b), a.wrapping_rem(b).wrapping_abs());
+    // Twice the rest may be beyond 256 bits.
+    if rest >= b.wrapping_abs().wrapping_sub(rest) {
         let away = if a.is_negative() == b.is_negative() { i256::ONE } else { i256::MINUS_ONE };
         quotient.wrapping_add(away)
     } else {
@@ -155,12 +155,10 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
     };
     let (ls, rs, precision, scale) = (*ls as i32, *rs as i32, *precision, *scale as i32);
     let common = ls.max(rs);
+    let too_large = move || format!("the result does not fit DECIMAL({precision}, {scale})");
     let finish = move |value: i256, at: i32| -> Result<i128, String> {
         let value = rescale256(value, at, scale);
-        value
-            .to_i128()
-            .filter(|v| fits(*v, precision))
-            .ok_or_else(|| format!("the result does not fit DECIMAL({precision}, {scale})"))
+        value.to_i128().filter(|v| fits(*v, precision)).ok_or_else(too_large)
     };
     let wide = i256::from_i128;
     // The same scales and a result within i128 are the common case; only the rest takes 256 bits.
@@ -180,12 +178,15 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
             BinaryOp::Div => {
                 // a/10^ls / (b/10^rs) at the result's scale.
                 let up = scale - ls + rs;
-                let (a, b) = if up >= 0 {
-                    (wide(a).wrapping_mul(power256(up as u32)), wide(b))
-                } else {
-                    (wide(a), wide(b).wrapping_mul(power256(-up as u32)))
-                };
-                finish(divide_half_up(a, b), scale)
+                let power = power256(up.unsigned_abs());
+                if up < 0 {
+                    // A divisor beyond 256 bits leaves nothing of any dividend.
+                    let b = wide(b).checked_mul(power);
+                    return finish(b.map_or(i256::ZERO, |b| divide_half_up(wide(a), b)), scale);
+                }
+                // And no divisor brings a dividend beyond 256 bits back to 38 digits.
+                let a = wide(a).checked_mul(power).ok_or_else(too_large)?;
+                finish(divide_half_up(a, wide(b)), scale)
             }
             _ => {
                 let (a, b) = (rescale256(wide(a), ls, common), rescale256(wide(b), rs, common));

@@ -1,9 +1,9 @@
 //! Times and intervals: timestamp, date or time ± interval, the difference of two of them, intervals among
 //! themselves. Months are added first and keep to the end of a month, then days, then the rest.
 
-use super::value::{Kernel, Longs, build, from_longs};
+use super::value::{Kernel, Longs, build, from_longs, of_ticks, ticks, try_map};
 use crate::time::civil::{self, MILLIS_PER_DAY};
-use arrow_array::types::IntervalMonthDayNanoType;
+use arrow_array::types::{Int64Type, IntervalMonthDayNanoType};
 use arrow_array::{Array, IntervalMonthDayNanoArray};
 use arrow_buffer::IntervalMonthDayNano;
 use ef_proto::expr::BinaryOp;
@@ -21,16 +21,17 @@ pub(crate) fn length(v: IntervalMonthDayNano) -> i128 {
     (v.months as i128 * 30 + v.days as i128) * NANOS_PER_DAY as i128 + v.nanoseconds as i128
 }
 
-/// Ticks moved by an interval; None out of range.
+/// Ticks moved by an interval; None where the end is out of range, whatever lies on the way.
 pub(crate) fn shift(ticks: i64, by: IntervalMonthDayNano, unit: Unit) -> Option<i64> {
     let per_day = civil::ticks_per_day(unit);
-    let mut ticks = ticks;
+    let mut moved = ticks as i128;
     if by.months != 0 {
         let day = civil::add_months(ticks.div_euclid(per_day), by.months as i64)?;
-        ticks = day.checked_mul(per_day)?.checked_add(ticks.rem_euclid(per_day))?;
+        moved = day as i128 * per_day as i128 + ticks.rem_euclid(per_day) as i128;
     }
-    ticks = ticks.checked_add((by.days as i64).checked_mul(per_day)?)?;
-    ticks.checked_add(by.nanoseconds.div_euclid(NANOS_PER_MILLI / unit.per_milli()))
+    moved += by.days as i128 * per_day as i128;
+    moved += by.nanoseconds.div_euclid(NANOS_PER_MILLI / unit.per_milli()) as i128;
+    i64::try_from(moved).ok()
 }
 
 fn unit_of(ty: &DataType) -> Unit {
@@ -122,10 +123,12 @@ fn moved(from: DataType, to: DataType, time_at: usize, minus: bool) -> Kernel {
             if v.months == 0
                 && let Some(delta) = shift(0, v, unit)
             {
-                return from_longs(rows, &to, |row| match time.get(row) {
-                    None => Ok(None),
-                    Some(t) => t.checked_add(delta).map(Some).ok_or_else(|| out_of_range(t, &to)),
-                });
+                let input = ticks(args[time_at].array(), &from).ok_or("a timestamp is expected")?;
+                let (output, refused) = try_map::<Int64Type, Int64Type>(&input, |t| t.checked_add(delta));
+                return match refused.and_then(|rows| rows.set_indices().next()) {
+                    Some(row) => Err(out_of_range(input.value(row), &to)),
+                    None => of_ticks(output, &to),
+                };
             }
         }
         from_longs(rows, &to, |row| {

@@ -129,12 +129,13 @@ fn longs<'a>(value: &'a Value, ty: &DataType) -> Result<Longs<'a>, String> {
 }
 
 /// The non-NULL items as a set, and whether there was a NULL; None for types without one.
-fn set_of(ty: &DataType, items: &[Value]) -> Option<(Set, bool)> {
-    let has_null = items.iter().any(Value::is_null_constant);
-    let items = items.iter().filter(|item| !item.is_null_constant());
+fn set_of(ty: &DataType, all: &[Value]) -> Option<(Set, bool)> {
+    let has_null = all.iter().any(Value::is_null_constant);
+    let items = all.iter().filter(|item| !item.is_null_constant());
     if *ty == DataType::String {
         return Some((Set::Texts(items.filter_map(|v| v.texts().get(0).map(Box::from)).collect()), has_null));
     }
+    Longs::of(all.first()?, ty)?;
     let values: Vec<i64> = items.map(|v| Longs::of(v, ty)?.get(0)).collect::<Option<_>>()?;
     let set = if values.len() <= 8 { Set::Few(values) } else { Set::Longs(values.into_iter().collect()) };
     Some((set, has_null))

@@ -60,6 +60,10 @@ impl Program {
 
     /// The same over loose columns of `rows` rows each.
     pub fn evaluate_columns(&mut self, columns: &[ArrayRef], rows: usize, ctx: &EvalContext) -> Result<ArrayRef> {
+        if rows == 0 {
+            // A constant that fails is evaluated for one row; none needs it here.
+            return Ok(value::nulls(&self.ty, 0));
+        }
         Ok(self.node.evaluate(&Rows { columns, len: rows, now_ms: ctx.now_ms })?.to_array(rows))
     }
 

@@ -5,7 +5,7 @@ use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::*;
-use arrow_buffer::{IntervalMonthDayNano, NullBuffer, OffsetBuffer};
+use arrow_buffer::{BooleanBuffer, IntervalMonthDayNano, NullBuffer, OffsetBuffer};
 use ef_proto::expr::Scalar;
 use ef_proto::schema::{DataType, Unit};
 use std::sync::Arc;
@@ -162,6 +162,26 @@ where
     Ok(typed(array, ty))
 }
 
+/// `f` of every value, and which values it refuses. It is asked about the leftovers under NULLs too.
+pub(crate) fn try_map<A: ArrowPrimitiveType, B: ArrowPrimitiveType>(
+    array: &PrimitiveArray<A>,
+    f: impl Fn(A::Native) -> Option<B::Native>,
+) -> (PrimitiveArray<B>, Option<BooleanBuffer>) {
+    let mut total = true;
+    let take = |value: &A::Native| {
+        let value = f(*value);
+        total &= value.is_some();
+        value.unwrap_or_default()
+    };
+    let values: Vec<B::Native> = array.values().iter().map(take).collect();
+    let refused = (!total).then(|| {
+        let refused = |row| array.is_valid(row) && f(array.value(row)).is_none();
+        BooleanBuffer::collect_bool(array.len(), refused)
+    });
+    let refused = refused.filter(|rows| rows.count_set_bits() > 0);
+    (PrimitiveArray::new(values.into(), array.nulls().cloned()), refused)
+}
+
 /// A text per row; the closure writes into the buffer and says whether the row has a value.
 pub(crate) fn build_texts(
     rows: usize,
@@ -253,6 +273,38 @@ pub(crate) fn i64s<'a>(array: &'a ArrayRef, ty: &DataType) -> &'a [i64] {
         },
         _ => array.as_primitive::<Int64Type>().values(),
     }
+}
+
+/// The ticks of a date, time or timestamp as 64-bit numbers; None for other types.
+pub(crate) fn ticks(array: &ArrayRef, ty: &DataType) -> Option<Int64Array> {
+    let values = match ty {
+        DataType::Date | DataType::Time => i32s(array, ty).iter().map(|v| *v as i64).collect::<Vec<_>>().into(),
+        DataType::Timestamp(Unit::Milli) | DataType::TimestampLtz(Unit::Milli) => {
+            array.as_primitive::<TimestampMillisecondType>().values().clone()
+        }
+        DataType::Timestamp(Unit::Micro) | DataType::TimestampLtz(Unit::Micro) => {
+            array.as_primitive::<TimestampMicrosecondType>().values().clone()
+        }
+        DataType::Timestamp(Unit::Nano) | DataType::TimestampLtz(Unit::Nano) => {
+            array.as_primitive::<TimestampNanosecondType>().values().clone()
+        }
+        _ => return None,
+    };
+    Some(Int64Array::new(values, array.nulls().cloned()))
+}
+
+/// A date, time or timestamp from ticks that fit it.
+pub(crate) fn of_ticks(ticks: Int64Array, ty: &DataType) -> Result<ArrayRef, String> {
+    Ok(match ty {
+        DataType::Date => typed(ticks.unary::<_, Date32Type>(|v| v as i32), ty),
+        DataType::Time => typed(ticks.unary::<_, Time32MillisecondType>(|v| v as i32), ty),
+        DataType::Timestamp(unit) | DataType::TimestampLtz(unit) => match unit {
+            Unit::Milli => typed(ticks.reinterpret_cast::<TimestampMillisecondType>(), ty),
+            Unit::Micro => typed(ticks.reinterpret_cast::<TimestampMicrosecondType>(), ty),
+            Unit::Nano => typed(ticks.reinterpret_cast::<TimestampNanosecondType>(), ty),
+        },
+        other => return Err(format!("{other} has no ticks")),
+    })
 }
 
 /// A column of an integer-carried type from 64-bit values that fit it.

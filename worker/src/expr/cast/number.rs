@@ -1,31 +1,25 @@
 //! Casts between numbers. Fractions are cut off on the way to integers (as Java does) and rounded half up on the way
-//! to a decimal's scale.
+//! to a decimal's scale. Whole columns at a time: a second look is taken only where a value does not fit.
 
-use super::misfit;
+use super::{convert, each_integer};
+use crate::expr::compare::pack;
 use crate::expr::decimal::{self, POWERS};
-use crate::expr::value::{Kernel, Longs, build, from_longs};
-use arrow_array::cast::AsArray;
+use crate::expr::value::{Kernel, typed};
 use arrow_array::types::*;
-use arrow_array::{Array, Decimal128Array, Float32Array, Float64Array};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray};
 use ef_proto::schema::DataType;
 use std::sync::Arc;
-
-/// True if `value` fits the integer type.
-pub(crate) fn fits(value: i64, ty: &DataType) -> bool {
-    match ty {
-        DataType::Int8 => i8::try_from(value).is_ok(),
-        DataType::Int16 => i16::try_from(value).is_ok(),
-        DataType::Int32 => i32::try_from(value).is_ok(),
-        _ => true,
-    }
-}
 
 fn integer(ty: &DataType) -> bool {
     matches!(ty, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64)
 }
 
+fn narrow<A, B: TryFrom<A>>(value: A) -> Option<B> {
+    B::try_from(value).ok()
+}
+
 /// The float without its fraction, if an i64 holds it.
-pub(crate) fn truncate(value: f64) -> Option<i64> {
+fn truncate(value: f64) -> Option<i64> {
     // 2^63 itself is out of range, -2^63 is in.
     (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value).then_some(value as i64)
 }
@@ -40,125 +34,83 @@ fn decimal_to_float(value: i128, scale: i8) -> f64 {
     fast_float2::parse(&text).unwrap_or(f64::NAN)
 }
 
-fn float_to_decimal(value: f64, single: bool, precision: u8, scale: i8) -> Option<i128> {
-    let mut buffer = ryu::Buffer::new();
-    let text = if single { buffer.format(value as f32) } else { buffer.format(value) };
-    decimal::parse(text.as_bytes(), precision, scale)
+fn decimal_to_integer(value: i128, scale: i8) -> Option<i64> {
+    let whole = if scale >= 0 { value / POWERS[scale.min(38) as usize] } else { decimal::rescale(value, scale, 0)? };
+    i64::try_from(whole).ok()
+}
+
+/// A cast that every value survives.
+fn total<A: ArrowPrimitiveType, B: ArrowPrimitiveType>(
+    to: DataType,
+    f: impl Fn(A::Native) -> B::Native + Send + Sync + 'static,
+) -> Kernel {
+    Box::new(move |args, _| Ok(typed(args[0].primitive::<A>().unary::<_, B>(&f), &to)))
+}
+
+/// A cast that a value may not survive; `show` is its text for the error.
+fn partial<A: ArrowPrimitiveType, B: ArrowPrimitiveType>(
+    to: DataType,
+    safe: bool,
+    f: impl Fn(A::Native) -> Option<B::Native> + Send + Sync + 'static,
+    show: impl Fn(A::Native) -> String + Send + Sync + 'static,
+) -> Kernel {
+    Box::new(move |args, _| Ok(typed(convert::<A, B>(args[0].primitive(), &to, safe, &f, &show)?, &to)))
 }
 
 pub(super) fn kernel(from: &DataType, to: &DataType, safe: bool) -> Option<Kernel> {
     use DataType as T;
-    let (from, to) = (from.clone(), to.clone());
-    Some(match (&from, &to) {
-        (a, b) if integer(a) && integer(b) => Box::new(move |args, rows| {
-            let longs = Longs::of(&args[0], &from).ok_or("an integer is expected")?;
-            from_longs(rows, &to, |row| {
-                let Some(v) = longs.get(row) else { return Ok(None) };
-                misfit(fits(v, &to).then_some(v), safe, || v.to_string(), &to)
-            })
-        }),
-        (a, T::Float64) if integer(a) => Box::new(move |args, rows| {
-            let longs = Longs::of(&args[0], &from).ok_or("an integer is expected")?;
-            Ok(Arc::new((0..rows).map(|row| longs.get(row).map(|v| v as f64)).collect::<Float64Array>()))
-        }),
-        (a, T::Float32) if integer(a) => Box::new(move |args, rows| {
-            let longs = Longs::of(&args[0], &from).ok_or("an integer is expected")?;
-            Ok(Arc::new((0..rows).map(|row| longs.get(row).map(|v| v as f32)).collect::<Float32Array>()))
-        }),
+    let whole = to.clone();
+    Some(match (from, to) {
+        (a, b) if integer(a) && integer(b) => each_integer!(a, A => each_integer!(b, B => {
+            partial::<A, B>(whole, safe, narrow, |v| v.to_string())
+        })),
+        (a, T::Float64) if integer(a) => each_integer!(a, A => total::<A, Float64Type>(whole, |v| v as f64)),
+        (a, T::Float32) if integer(a) => each_integer!(a, A => total::<A, Float32Type>(whole, |v| v as f32)),
         (a, T::Decimal { precision, scale }) if integer(a) => {
             let (precision, scale) = (*precision, *scale);
-            Box::new(move |args, rows| {
-                let longs = Longs::of(&args[0], &from).ok_or("an integer is expected")?;
-                build::<Decimal128Type>(rows, &to, |row| {
-                    let Some(v) = longs.get(row) else { return Ok(None) };
-                    let scaled = decimal::rescale(v as i128, 0, scale).filter(|v| decimal::fits(*v, precision));
-                    misfit(scaled, safe, || v.to_string(), &to)
-                })
-            })
+            each_integer!(a, A => partial::<A, Decimal128Type>(
+                whole,
+                safe,
+                move |v| decimal::rescale(v as i128, 0, scale).filter(|v| decimal::fits(*v, precision)),
+                |v| v.to_string(),
+            ))
         }
-        (T::Float32, T::Float64) => Box::new(move |args, _| {
-            Ok(Arc::new(args[0].primitive::<Float32Type>().unary::<_, Float64Type>(|v| v as f64)))
-        }),
-        (T::Float64, T::Float32) => Box::new(move |args, _| {
-            Ok(Arc::new(args[0].primitive::<Float64Type>().unary::<_, Float32Type>(|v| v as f32)))
-        }),
-        (T::Float32 | T::Float64, _) => {
-            let single = from == T::Float32;
-            let float = move |args: &[crate::expr::value::Value]| -> Float64Array {
-                if single {
-                    args[0].primitive::<Float32Type>().unary(|v| v as f64)
-                } else {
-                    args[0].primitive::<Float64Type>().clone()
-                }
-            };
-            if let T::Decimal { precision, scale } = to {
-                return Some(Box::new(move |args, rows| {
-                    let floats = float(args);
-                    build::<Decimal128Type>(rows, &to, |row| {
-                        if floats.is_null(row) {
-                            return Ok(None);
-                        }
-                        let v = floats.value(row);
-                        misfit(float_to_decimal(v, single, precision, scale), safe, || v.to_string(), &to)
-                    })
-                }));
-            }
-            Box::new(move |args, rows| {
-                let floats = float(args);
-                from_longs(rows, &to, |row| {
-                    if floats.is_null(row) {
-                        return Ok(None);
-                    }
-                    let v = floats.value(row);
-                    misfit(truncate(v).filter(|v| fits(*v, &to)), safe, || v.to_string(), &to)
-                })
-            })
+        (T::Float32, T::Float64) => total::<Float32Type, Float64Type>(whole, |v| v as f64),
+        (T::Float64, T::Float32) => total::<Float64Type, Float32Type>(whole, |v| v as f32),
+        (T::Float32, T::Decimal { precision, scale }) => {
+            let (precision, scale) = (*precision, *scale);
+            let f = move |v| decimal::parse(ryu::Buffer::new().format(v).as_bytes(), precision, scale);
+            partial::<Float32Type, Decimal128Type>(whole, safe, f, |v| v.to_string())
         }
+        (T::Float64, T::Decimal { precision, scale }) => {
+            let (precision, scale) = (*precision, *scale);
+            let f = move |v| decimal::parse(ryu::Buffer::new().format(v).as_bytes(), precision, scale);
+            partial::<Float64Type, Decimal128Type>(whole, safe, f, |v| v.to_string())
+        }
+        (T::Float32, b) if integer(b) => each_integer!(b, B => {
+            partial::<Float32Type, B>(whole, safe, |v| narrow(truncate(v as f64)?), |v| v.to_string())
+        }),
+        (T::Float64, b) if integer(b) => each_integer!(b, B => {
+            partial::<Float64Type, B>(whole, safe, |v| narrow(truncate(v)?), |v| v.to_string())
+        }),
         (T::Decimal { scale: old, .. }, T::Decimal { precision, scale }) => {
             let (old, precision, scale) = (*old, *precision, *scale);
-            Box::new(move |args, rows| {
-                let decimals = args[0].array().as_primitive::<Decimal128Type>();
-                build::<Decimal128Type>(rows, &to, |row| {
-                    if decimals.is_null(row) {
-                        return Ok(None);
-                    }
-                    let v = decimals.value(row);
-                    let scaled = decimal::rescale(v, old, scale).filter(|v| decimal::fits(*v, precision));
-                    misfit(scaled, safe, || shown(v, old), &to)
-                })
-            })
+            let f = move |v| decimal::rescale(v, old, scale).filter(|v| decimal::fits(*v, precision));
+            partial::<Decimal128Type, Decimal128Type>(whole, safe, f, move |v| shown(v, old))
         }
         (T::Decimal { scale, .. }, T::Float64) => {
             let scale = *scale;
-            Box::new(move |args, _| {
-                let decimals: &Decimal128Array = args[0].primitive::<Decimal128Type>();
-                Ok(Arc::new(decimals.unary::<_, Float64Type>(|v| decimal_to_float(v, scale))))
-            })
+            total::<Decimal128Type, Float64Type>(whole, move |v| decimal_to_float(v, scale))
         }
         (T::Decimal { scale, .. }, T::Float32) => {
             let scale = *scale;
-            Box::new(move |args, _| {
-                let decimals: &Decimal128Array = args[0].primitive::<Decimal128Type>();
-                Ok(Arc::new(decimals.unary::<_, Float32Type>(|v| decimal_to_float(v, scale) as f32)))
-            })
+            total::<Decimal128Type, Float32Type>(whole, move |v| decimal_to_float(v, scale) as f32)
         }
-        (T::Decimal { scale, .. }, _) => {
+        (T::Decimal { scale, .. }, b) if integer(b) => {
             let scale = *scale;
-            Box::new(move |args, rows| {
-                let decimals = args[0].array().as_primitive::<Decimal128Type>();
-                from_longs(rows, &to, |row| {
-                    if decimals.is_null(row) {
-                        return Ok(None);
-                    }
-                    let v = decimals.value(row);
-                    let whole = if scale >= 0 {
-                        Some(v / POWERS[scale.min(38) as usize])
-                    } else {
-                        decimal::rescale(v, scale, 0)
-                    };
-                    let whole = whole.and_then(|v| i64::try_from(v).ok()).filter(|v| fits(*v, &to));
-                    misfit(whole, safe, || shown(v, scale), &to)
-                })
+            each_integer!(b, B => {
+                let f = move |v| narrow(decimal_to_integer(v, scale)?);
+                partial::<Decimal128Type, B>(whole, safe, f, move |v| shown(v, scale))
             })
         }
         _ => return None,
@@ -173,23 +125,29 @@ fn shown(value: i128, scale: i8) -> String {
 
 /// Not zero is true.
 pub(super) fn to_boolean(from: &DataType) -> Option<Kernel> {
-    let from = from.clone();
+    fn bits<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> ArrayRef {
+        let zero = T::Native::default();
+        Arc::new(BooleanArray::new(pack(array.values(), |v| v != zero), array.nulls().cloned()))
+    }
     Some(match from {
-        DataType::Float32 => Box::new(|args, rows| {
-            let v = args[0].primitive::<Float32Type>();
-            Ok(crate::expr::like::booleans(rows, |row| v.is_valid(row).then(|| v.value(row) != 0.0)))
-        }),
-        DataType::Float64 => Box::new(|args, rows| {
-            let v = args[0].primitive::<Float64Type>();
-            Ok(crate::expr::like::booleans(rows, |row| v.is_valid(row).then(|| v.value(row) != 0.0)))
-        }),
-        DataType::Decimal { .. } => Box::new(|args, rows| {
-            let v = args[0].primitive::<Decimal128Type>();
-            Ok(crate::expr::like::booleans(rows, |row| v.is_valid(row).then(|| v.value(row) != 0)))
-        }),
-        _ => Box::new(move |args, rows| {
-            let longs = Longs::of(&args[0], &from).ok_or("an integer is expected")?;
-            Ok(crate::expr::like::booleans(rows, |row| longs.get(row).map(|v| v != 0)))
-        }),
+        DataType::Float32 => Box::new(|args, _| Ok(bits::<Float32Type>(args[0].primitive()))),
+        DataType::Float64 => Box::new(|args, _| Ok(bits::<Float64Type>(args[0].primitive()))),
+        DataType::Decimal { .. } => Box::new(|args, _| Ok(bits::<Decimal128Type>(args[0].primitive()))),
+        from => each_integer!(from, A => Box::new(|args, _| Ok(bits::<A>(args[0].primitive())))),
     })
+}
+
+/// Ones and zeros.
+pub(super) fn of_boolean(to: &DataType, safe: bool) -> Option<Kernel> {
+    let number = if *to == DataType::Int8 { None } else { Some(kernel(&DataType::Int8, to, safe)?) };
+    Some(Box::new(move |args, rows| {
+        use arrow_array::cast::AsArray;
+        let bits = args[0].array().as_boolean();
+        let ones: Vec<i8> = bits.values().iter().map(|bit| bit as i8).collect();
+        let ones: ArrayRef = Arc::new(PrimitiveArray::<Int8Type>::new(ones.into(), bits.nulls().cloned()));
+        match &number {
+            None => Ok(ones),
+            Some(number) => number(&[crate::expr::value::Value::Array(ones)], rows),
+        }
+    }))
 }

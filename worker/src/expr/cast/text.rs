@@ -9,7 +9,7 @@ use arrow_array::builder::BinaryBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef};
-use ef_proto::schema::DataType;
+use ef_proto::schema::{DataType, Unit};
 use std::sync::Arc;
 
 /// Appends the text of a row that is not NULL.
@@ -168,6 +168,14 @@ pub(crate) fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// A fraction is cut off, as Flink does.
+fn parse_integer<T: std::str::FromStr>(text: &str) -> Option<T> {
+    match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|b| b.is_ascii_digit()) => whole.parse().ok(),
+        _ => text.parse().ok(),
+    }
+}
+
 fn parse_float<T: fast_float2::FastFloat>(text: &str) -> Option<T> {
     let plain = text.strip_prefix(['+', '-']).unwrap_or(text);
     match plain {
@@ -182,15 +190,20 @@ pub(super) fn parse(to: &DataType, safe: bool) -> Option<Kernel> {
     let to = to.clone();
     type Long = Box<dyn Fn(&str) -> Option<i64> + Send + Sync>;
     let long: Long = match &to {
-        T::Int8 => Box::new(|t| t.parse::<i8>().ok().map(i64::from)),
-        T::Int16 => Box::new(|t| t.parse::<i16>().ok().map(i64::from)),
-        T::Int32 => Box::new(|t| t.parse::<i32>().ok().map(i64::from)),
-        T::Int64 => Box::new(|t| t.parse().ok()),
+        T::Int8 => Box::new(|t| parse_integer::<i8>(t).map(i64::from)),
+        T::Int16 => Box::new(|t| parse_integer::<i16>(t).map(i64::from)),
+        T::Int32 => Box::new(|t| parse_integer::<i32>(t).map(i64::from)),
+        T::Int64 => Box::new(parse_integer::<i64>),
         T::Date => Box::new(|t| {
-            let day = t.get(..10).filter(|_| {
-                t.len() > 10 && civil::parse_timestamp(t.as_bytes(), ef_proto::schema::Unit::Milli).is_some()
-            });
-            civil::parse_date(day.unwrap_or(t).as_bytes()).map(i64::from)
+            // A time behind the date must be one, and is left out.
+            let date = match t.split_once([' ', 'T', 't']) {
+                Some((date, _)) => {
+                    civil::parse_timestamp(t.as_bytes(), Unit::Milli)?;
+                    date
+                }
+                None => t,
+            };
+            civil::parse_date(date.as_bytes()).map(i64::from)
         }),
         T::Time => Box::new(|t| civil::parse_time(t.as_bytes()).map(i64::from)),
         T::Timestamp(unit) | T::TimestampLtz(unit) => {

@@ -95,7 +95,10 @@ fn round_float(value: f64, digits: i64) -> f64 {
     if digits < -308 {
         return 0.0;
     }
-    let Ok(scale) = i8::try_from(digits) else { return value };
+    let Ok(scale) = i8::try_from(digits) else {
+        // Beyond the scales that `decimal` knows: the value is far below or far above half of such a power.
+        return if value.abs() < 10f64.powi(-digits as i32) / 2.0 { 0.0 } else { value };
+    };
     let mut buffer = ryu::Buffer::new();
     match decimal::parse(buffer.format_finite(value).as_bytes(), 38, scale) {
         None => value,

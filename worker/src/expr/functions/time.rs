@@ -11,6 +11,8 @@ use ef_proto::function::Builtin;
 use ef_proto::schema::{DataType, Unit};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
+/// 0000-01-01 to 9999-12-31: the moments that TO_TIMESTAMP_LTZ knows.
+const MILLIS_KNOWN: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 const DEFAULT_PATTERN: &str = "yyyy-MM-dd HH:mm:ss";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,11 +189,12 @@ pub(super) fn kernel(
                     DataType::Timestamp(unit) | DataType::TimestampLtz(unit) => (civil::ticks_per_second(*unit), 1),
                     _ => (1000, 1),
                 };
+                let beyond = |t: i64| format!("{t} of {ty} is too near the end of time to be rounded");
                 from_longs(rows, &ty, |row| {
                     let Some(t) = times.get(row) else { return Ok(None) };
-                    let at = t.checked_mul(back).ok_or("out of range")?;
+                    let at = t.checked_mul(back).ok_or_else(|| beyond(t))?;
                     let rounded = if up { ceil(part, at, per_second) } else { floor(part, at, per_second) };
-                    Ok(rounded.map(|t| t.div_euclid(back)))
+                    Ok(Some(rounded.ok_or_else(|| beyond(t))?.div_euclid(back)))
                 })
             })
         }
@@ -211,39 +214,37 @@ pub(super) fn kernel(
     })
 }
 
+/// As Flink has it: fractions of a millisecond are cut towards zero, and what is not in the years 0000 to 9999 is NULL.
 fn to_timestamp_ltz(types: Vec<DataType>, ty: DataType, literals: &Literals) -> Result<Kernel, String> {
     let factor = match (types.len(), literals.int(1)) {
         (1, _) | (_, Some(3)) => 1i64,
         (_, Some(0)) => 1000,
         _ => return Err("the precision must be the literal 0 (seconds) or 3 (milliseconds)".into()),
     };
-    let float = move |v: f64| (v * factor as f64).floor();
-    let bad = |v: String| format!("{v} is out of the range of TIMESTAMP_LTZ(3)");
-    let in_range = move |v: f64| if v.abs() < 9.2e18 { Ok(Some(v as i64)) } else { Err(bad(v.to_string())) };
+    let known = |millis: &i64| MILLIS_KNOWN.contains(millis);
+    // NaN is zero to `as`, and no moment.
+    let float = move |v: f64| Some((v * factor as f64) as i64).filter(|_| !v.is_nan()).filter(known);
     Ok(Box::new(move |args, rows| match &types[0] {
         DataType::Float64 => {
             let values = args[0].cells::<Float64Array>();
-            build::<TimestampMillisecondType>(rows, &ty, |row| values.get(row).map_or(Ok(None), |v| in_range(float(v))))
+            build::<TimestampMillisecondType>(rows, &ty, |row| Ok(values.get(row).and_then(float)))
         }
         DataType::Float32 => {
             let values = args[0].cells::<Float32Array>();
-            build::<TimestampMillisecondType>(rows, &ty, |row| {
-                values.get(row).map_or(Ok(None), |v| in_range(float(v as f64)))
-            })
+            build::<TimestampMillisecondType>(rows, &ty, |row| Ok(values.get(row).and_then(|v| float(v as f64))))
         }
         DataType::Decimal { scale, .. } => {
             let values = args[0].cells::<Decimal128Array>();
+            let power = decimal::POWERS[(*scale).clamp(0, 38) as usize];
             build::<TimestampMillisecondType>(rows, &ty, |row| {
-                let Some(v) = values.get(row) else { return Ok(None) };
-                let millis = v.checked_mul(factor as i128).and_then(|v| decimal::rescale(v, *scale, 0));
-                millis.and_then(|v| i64::try_from(v).ok()).map(Some).ok_or_else(|| bad(v.to_string()))
+                let millis = values.get(row).and_then(|v| i64::try_from(v.checked_mul(factor as i128)? / power).ok());
+                Ok(millis.filter(known))
             })
         }
         integer => {
             let values = longs(&args[0], integer)?;
             build::<TimestampMillisecondType>(rows, &ty, |row| {
-                let Some(v) = values.get(row) else { return Ok(None) };
-                v.checked_mul(factor).map(Some).ok_or_else(|| bad(v.to_string()))
+                Ok(values.get(row).and_then(|v| v.checked_mul(factor)).filter(known))
             })
         }
     }))
@@ -252,20 +253,22 @@ fn to_timestamp_ltz(types: Vec<DataType>, ty: DataType, literals: &Literals) -> 
 fn extract(part: Part, (seconds, nanos): (i64, u32)) -> i64 {
     let days = seconds.div_euclid(civil::SECONDS_PER_DAY);
     let of_day = seconds.rem_euclid(civil::SECONDS_PER_DAY);
-    let (year, month, day) = civil::civil_from_days(days);
+    // Not for the parts of a day.
+    let civil = || civil::civil_from_days(days);
+    let year = || civil().0;
     let within_minute = (of_day % 60) * NANOS_PER_SECOND + nanos as i64;
     match part {
         // The first century began with the year 1 and the hundredth year was its last.
-        Part::Millennium => (year + 999).div_euclid(1000),
-        Part::Century => (year + 99).div_euclid(100),
-        Part::Decade => year.div_euclid(10),
-        Part::Year => year,
+        Part::Millennium => (year() + 999).div_euclid(1000),
+        Part::Century => (year() + 99).div_euclid(100),
+        Part::Decade => year().div_euclid(10),
+        Part::Year => year(),
         Part::IsoYear => civil::iso_week(days).0,
-        Part::Quarter => (month as i64 - 1) / 3 + 1,
-        Part::Month => month as i64,
+        Part::Quarter => (civil().1 as i64 - 1) / 3 + 1,
+        Part::Month => civil().1 as i64,
         Part::Week => civil::iso_week(days).1 as i64,
-        Part::Day => day as i64,
-        Part::DayOfYear => days - civil::days_from_civil(year, 1, 1) + 1,
+        Part::Day => civil().2 as i64,
+        Part::DayOfYear => days - civil::days_from_civil(year(), 1, 1) + 1,
         // Sunday is 1.
         Part::DayOfWeek => civil::iso_weekday(days) as i64 % 7 + 1,
         Part::IsoDayOfWeek => civil::iso_weekday(days) as i64,
@@ -279,20 +282,22 @@ fn extract(part: Part, (seconds, nanos): (i64, u32)) -> i64 {
     }
 }
 
-/// The start of the unit that holds `ticks`; None for units that are no stretch of time. Weeks begin on Sunday.
+/// The start of the unit that holds `ticks`; None for units that are no stretch of time, and where the start is out of
+/// range. Weeks begin on Sunday.
 fn floor(part: Part, ticks: i64, per_second: i64) -> Option<i64> {
     let per_day = per_second * civil::SECONDS_PER_DAY;
     let days = ticks.div_euclid(per_day);
-    let (year, month, _) = civil::civil_from_days(days);
+    let civil = || civil::civil_from_days(days);
+    let year = || civil().0;
     let day = |days: i64| days.checked_mul(per_day);
-    let step = |ticks_per_step: i64| Some(ticks.div_euclid(ticks_per_step.max(1)) * ticks_per_step.max(1));
+    let step = |ticks_per_step: i64| ticks.div_euclid(ticks_per_step.max(1)).checked_mul(ticks_per_step.max(1));
     match part {
-        Part::Millennium => day(civil::days_from_civil((year - 1).div_euclid(1000) * 1000 + 1, 1, 1)),
-        Part::Century => day(civil::days_from_civil((year - 1).div_euclid(100) * 100 + 1, 1, 1)),
-        Part::Decade => day(civil::days_from_civil(year.div_euclid(10) * 10, 1, 1)),
-        Part::Year => day(civil::days_from_civil(year, 1, 1)),
-        Part::Quarter => day(civil::days_from_civil(year, (month - 1) / 3 * 3 + 1, 1)),
-        Part::Month => day(civil::days_from_civil(year, month, 1)),
+        Part::Millennium => day(civil::days_from_civil((year() - 1).div_euclid(1000) * 1000 + 1, 1, 1)),
+        Part::Century => day(civil::days_from_civil((year() - 1).div_euclid(100) * 100 + 1, 1, 1)),
+        Part::Decade => day(civil::days_from_civil(year().div_euclid(10) * 10, 1, 1)),
+        Part::Year => day(civil::days_from_civil(year(), 1, 1)),
+        Part::Quarter => day(civil::days_from_civil(year(), (civil().1 - 1) / 3 * 3 + 1, 1)),
+        Part::Month => day(civil::days_from_civil(year(), civil().1, 1)),
         Part::Week => day(days - (days + 4).rem_euclid(7)),
         Part::Day => day(days),
         Part::Hour => step(3600 * per_second),

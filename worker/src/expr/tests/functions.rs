@@ -38,6 +38,8 @@ fn numbers() {
     check(call(Floor, vec![dec(-150)]), "-2.00");
     check(call(Round, vec![float(1.005), int(2)]), "1.01");
     check(call(Round, vec![float(-2.5)]), "-3.0");
+    check(call(Round, vec![float(5.0), int(-200)]), "0.0");
+    check(call(Round, vec![float(1e300), int(-200)]), "1.0E300");
     check(call(Round, vec![dec(12345), int(1)]), "123.50");
     check(call(Round, vec![int(-155), int(-1)]), "-160");
     check(call(Sqrt, vec![int(9)]), "3.0");
@@ -114,4 +116,17 @@ fn regular_expressions() {
     check(call(RegexpExtract, vec![text("pump-12"), text("(\\w+)-(\\d+)"), int(2)]), "12");
     check(call(RegexpExtract, vec![text("pump"), text("\\d")]), "NULL");
     check_fails(call(Regexp, vec![text("a"), text("(")]), "regular expression '('");
+}
+
+#[cfg(feature = "functions")]
+#[test]
+fn library_functions_take_and_give_the_closed_set() {
+    let library = |name: &str, args, ty| Expr { kind: ExprKind::Call { function: name.into(), args }, ty };
+    check(library("upper", vec![text("a")], DataType::String), "A");
+    check(library("btrim", vec![text("  a ")], DataType::String), "a");
+    check(library("lpad", vec![text("7"), int(3), text("0")], DataType::String), "007");
+    check(library("replace", vec![text("abc"), text("b"), text("x")], DataType::String), "axc");
+    check(library("log10", vec![int(1000)], DataType::Float64), "3.0");
+    check(library("upper", vec![null(DataType::String)], DataType::String), "NULL");
+    check_fails(library("no_such", vec![text("a")], DataType::String), "no_such");
 }

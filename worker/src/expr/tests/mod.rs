@@ -3,9 +3,11 @@
 mod casts;
 mod depth;
 mod functions;
+mod nested;
 mod operators;
 #[cfg(feature = "functions")]
 mod oracle;
+mod zones;
 
 use super::value::{concat, constant};
 use super::{CalcProgram, EvalContext, Program};

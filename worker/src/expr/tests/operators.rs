@@ -99,6 +99,32 @@ fn rows_that_a_branch_does_not_take_cannot_fail_in_it() {
 }
 
 #[test]
+fn an_error_needs_a_row_that_meets_it() {
+    let ty = DataType::String;
+    let (schema, rows) = batch(vec![(&ty, column(&ty, &["7", "x", ""].map(|t| Scalar::String(t.into()))))]);
+    let number = || Expr::column(0, DataType::String).cast(DataType::Int64);
+    let is = |word: &str| binary(Eq, Expr::column(0, DataType::String), text(word));
+    let either = binary(Or, is("x"), binary(Or, is(""), binary(Gt, number(), int(5))));
+    assert_eq!(shown(&evaluate(&either, &schema, &rows).unwrap(), &DataType::Boolean), ["TRUE"; 3]);
+    let broken = || binary(Div, int(1), int(0));
+    let case = |when: Expr, then: Expr, otherwise: Expr| {
+        let otherwise = Some(Box::new(otherwise));
+        Expr { kind: ExprKind::Case { branches: vec![(when, then)], otherwise }, ty: DataType::Int64 }
+    };
+    let first = case(is("7"), number(), case(is("nobody"), broken(), int(0)));
+    assert_eq!(shown(&evaluate(&first, &schema, &rows).unwrap(), &DataType::Int64), ["7", "0", "0"]);
+    assert!(evaluate(&case(is("x"), broken(), int(0)), &schema, &rows).is_err());
+    let none = rows.slice(0, 0);
+    for expr in [number(), broken(), first, case(is("x"), broken(), int(0))] {
+        assert_eq!(evaluate(&expr, &schema, &none).unwrap().len(), 0, "{expr}");
+    }
+    let calc = ef_proto::plan::Calc { filter: Some(is("7")), project: vec![number()] };
+    let output = Schema::new(vec![Field::new("n", DataType::Int64, true)]);
+    let passed = CalcProgram::compile(&calc, &schema, &output).unwrap().run(&rows, &NOW).unwrap().expect("one row");
+    assert_eq!(shown(passed.column(0), &DataType::Int64), ["7"]);
+}
+
+#[test]
 fn in_follows_sql_with_nulls() {
     let list = |input: Expr, list: Vec<Expr>, negated| Expr {
         kind: ExprKind::InList { input: Box::new(input), list, negated },
@@ -111,6 +137,7 @@ fn in_follows_sql_with_nulls() {
     check(list(text("b"), vec![text("a"), text("b")], false), "TRUE");
     check(list(null(DataType::String), vec![text("a")], false), "NULL");
     check(list(float(0.0), vec![float(-0.0)], false), "TRUE");
+    check(list(float(0.0), vec![null(DataType::Float64)], true), "NULL");
 }
 
 #[test]
@@ -154,6 +181,9 @@ fn decimals_are_exact_and_say_when_they_overflow() {
     check(op(Mod, decimal(-750, 5, 2), decimal(20, 5, 1), 10, 2), "-1.50");
     check_fails(op(Add, decimal(99, 2, 0), decimal(1, 2, 0), 2, 0), "99 + 1: the result does not fit DECIMAL(2, 0)");
     check_fails(op(Div, decimal(1, 2, 0), decimal(0, 2, 0), 10, 2), "division by zero");
+    // Beyond 256 bits on the way: 10^37 / 10^-38 needs 81 digits at the scale 6.
+    check_fails(op(Div, decimal(10i128.pow(37), 38, 0), decimal(1, 38, 38), 38, 6), "does not fit DECIMAL(38, 6)");
+    check(op(Div, decimal(5 * 10i128.pow(37), 38, 38), decimal(-1, 38, 0), 38, 0), "-1");
 }
 
 #[test]
@@ -162,6 +192,9 @@ fn intervals_move_times_and_times_differ_by_intervals() {
     check(binary(Sub, timestamp("2026-03-14 06:59:00"), interval(0, 0, 5_000_000_000)), "2026-03-14 06:58:55.000");
     check(binary(Add, timestamp("2026-01-31 12:00:00"), interval(1, 0, 0)), "2026-02-28 12:00:00.000");
     check(binary(Add, timestamp("2026-12-31 12:00:00"), interval(0, 1, 0)), "2027-01-01 12:00:00.000");
+    // Eleven months more would be beyond 2262, 273 days less is not.
+    let nanos = timestamp("2262-01-01 00:00:00").cast(DataType::Timestamp(Unit::Nano));
+    check(binary(Add, nanos, interval(11, -300, 0)), "2262-02-04 00:00:00.000000000");
     let apart = Expr::binary(Sub, timestamp("2026-01-02"), timestamp("2026-01-01"), DataType::Interval);
     check(binary(Eq, apart, interval(0, 1, 0)), "TRUE");
 }
