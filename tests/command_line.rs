@@ -44,7 +44,7 @@ fn several_inserts_of_one_file_are_one_job_that_reads_its_source_once() {
     let done = Run::sql(work, &sql).args(&args).done().success();
     let n = ["n".to_string()];
     assert_same("even", ndjson(&directory(&work.join("even")), &n), rows(|n| n % 2 == 0), 0.0);
-    let few = |n: usize| n < 10 || n >= 4000 && n % 7 == 0;
+    let few = |n: usize| n < 10 || n >= 4000 && n.is_multiple_of(7);
     assert_same("few", ndjson(&directory(&work.join("few")), &n), rows(few), 0.0);
     // Standard output has the rows of the SELECT and nothing else.
     assert_same("printed", ndjson(&done.stdout, &["the number".into()]), rows(|n| n > 4990), 0.0);

@@ -1,3 +1,5 @@
+//! Dates and times against a walk over the calendar, and there and back again.
+
 use super::*;
 use chrono::{Datelike, NaiveDate};
 use rand::rngs::SmallRng;
