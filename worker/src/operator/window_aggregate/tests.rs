@@ -284,7 +284,8 @@ fn keys_that_come_and_go_are_counted_rightly_and_forgotten() {
             .collect();
         operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
         operator.on_watermark(slice * 10, &mut out.scope()).unwrap();
-        assert!(operator.merged.keys.bound() < 7 * keys as usize, "slice {slice}: keys of the past pile up");
+        // A window has 2 * keys, of which as many again and a few may be stale.
+        assert!(operator.merged.keys.bound() < 6 * keys as usize, "slice {slice}: keys of the past pile up");
     }
     operator.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
     let mut expected = Vec::new();
