@@ -172,6 +172,19 @@ fn columns(expr: &Expr) -> Vec<usize> {
     found.into_iter().collect()
 }
 
+/// Cheap, and cannot fail whatever the rows hold: columns, fields, constants, and comparisons of them.
+fn total(expr: &Expr) -> bool {
+    use BinaryOp::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
+    let able = match &expr.kind {
+        ExprKind::Column(_) | ExprKind::Literal(_) | ExprKind::Field { .. } => true,
+        ExprKind::Binary { op: Eq | NotEq | Lt | LtEq | Gt | GtEq, left, right } => left.ty == right.ty,
+        ExprKind::Binary { op: And | Or, .. } => true,
+        ExprKind::Unary { op, .. } => !matches!(op, UnaryOp::Negate),
+        _ => false,
+    };
+    able && expr.children().into_iter().all(total)
+}
+
 fn case(expr: &Expr, branches: &[(Expr, Expr)], otherwise: Option<&Expr>) -> Result<Node> {
     let yes = Expr::literal(Scalar::Boolean(true), DataType::Boolean);
     let no = Expr::literal(Scalar::Null, expr.ty.clone());
@@ -181,6 +194,8 @@ fn case(expr: &Expr, branches: &[(Expr, Expr)], otherwise: Option<&Expr>) -> Res
             then: operand(then, &expr.ty)?,
             when_columns: columns(when),
             then_columns: columns(then),
+            when_total: total(when),
+            then_total: total(then) && then.ty == expr.ty,
         })
     };
     Ok(Node::Case {

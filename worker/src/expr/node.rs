@@ -35,6 +35,9 @@ pub(crate) struct Branch {
     pub then: Node,
     pub when_columns: Vec<usize>,
     pub then_columns: Vec<usize>,
+    /// Cannot fail on any row: cheaper evaluated over all rows than over the ones that take the branch.
+    pub when_total: bool,
+    pub then_total: bool,
 }
 
 impl Node {
@@ -138,12 +141,16 @@ fn case(branches: &[Branch], otherwise: &Branch, ty: &DataType, rows: &Rows) -> 
         if open.count_set_bits() == 0 {
             break;
         }
-        let when = subset(&branch.when, &branch.when_columns, &open, rows)?;
+        let when = if branch.when_total {
+            branch.when.evaluate(rows)?.to_array(rows.len)
+        } else {
+            subset(&branch.when, &branch.when_columns, &open, rows)?
+        };
         let when = when.as_boolean();
         let taken = if when.len() == rows.len {
             match when.nulls() {
-                None => when.values().clone(),
-                Some(nulls) => when.values() & nulls.inner(),
+                None => &open & when.values(),
+                Some(nulls) => &open & &(when.values() & nulls.inner()),
             }
         } else {
             let mut next = 0;
@@ -155,15 +162,20 @@ fn case(branches: &[Branch], otherwise: &Branch, ty: &DataType, rows: &Rows) -> 
                 when.is_valid(next - 1) && when.value(next - 1)
             })
         };
-        if taken.count_set_bits() == 0 {
+        let count = taken.count_set_bits();
+        if count == 0 {
             continue;
         }
-        let then = subset(&branch.then, &branch.then_columns, &taken, rows)?;
-        if then.len() == rows.len && parts.is_empty() {
+        let then = if branch.then_total {
+            branch.then.evaluate(rows)?.to_array(rows.len)
+        } else {
+            subset(&branch.then, &branch.then_columns, &taken, rows)?
+        };
+        if count == rows.len {
             return Ok(Value::Array(then));
         }
         for (next, row) in taken.set_indices().enumerate() {
-            places[row] = (parts.len(), next);
+            places[row] = (parts.len(), if branch.then_total { row } else { next });
         }
         parts.push(then);
         open = &open & &!&taken;
