@@ -5,7 +5,7 @@ CARGO ?= cargo
 
 ## the demo job: simulated pumps, windows, a model, alerts
 demo: build
-	$(CARGO) run --quiet --release -p ef-client --bin efctl -- demo
+	"$${CARGO_TARGET_DIR:-target}/release/efctl" demo
 
 build:
 	$(CARGO) build --release --workspace --bins
