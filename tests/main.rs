@@ -13,6 +13,7 @@ mod follow;
 mod late;
 mod models;
 mod nexmark;
+mod object_stores;
 mod resume;
 mod sensor;
 mod tidy;

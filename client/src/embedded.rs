@@ -4,18 +4,18 @@
 use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
 use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
-use ef_coordinator::manifests::Manifests;
+use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::JobId;
 use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{OperatorKind, Plan};
 use ef_proto::rpc::Command;
+use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
 use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
-use ef_worker::state::Root;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ pub enum Resume {
 
 pub struct RunOptions {
     pub plan: Plan,
-    /// None: checkpoints go to a temporary directory and are gone with the process.
+    /// A directory or an object store's URL. None: checkpoints go to a temporary directory and are gone with the
+    /// process.
     pub state_dir: Option<String>,
     pub resume: Resume,
     /// None: `SET 'worker.memory'`, or half of the machine's memory up to 4 GiB.
@@ -110,61 +111,59 @@ fn now_ms() -> i64 {
 
 /// Directories of one run; temporary ones go with the value.
 struct Directories {
-    state: String,
+    state: Location,
     work: PathBuf,
     _temporary: tempfile::TempDir,
 }
 
 fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
     let temporary = |e: std::io::Error| format!("cannot make a temporary directory: {e}");
-    match state_dir {
+    match state_dir.map(Location::parse).transpose().map_err(|e| e.message)? {
         // Live databases lie beside the checkpoints, so that snapshots and restores are on one disk.
-        Some(state) if !state.contains("://") => {
-            std::fs::create_dir_all(state).map_err(|e| format!("cannot make the state directory {state}: {e}"))?;
+        Some(Location::Directory(state)) => {
+            let shown = state.display();
+            std::fs::create_dir_all(&state).map_err(|e| format!("cannot make the state directory {shown}: {e}"))?;
             let holder = tempfile::Builder::new()
                 .prefix("work-")
-                .tempdir_in(state)
-                .map_err(|e| format!("cannot write to the state directory {state}: {e}"))?;
-            Ok(Directories { state: state.to_string(), work: holder.path().to_path_buf(), _temporary: holder })
+                .tempdir_in(&state)
+                .map_err(|e| format!("cannot write to the state directory {shown}: {e}"))?;
+            let work = holder.path().to_path_buf();
+            Ok(Directories { state: Location::Directory(state), work, _temporary: holder })
         }
-        state => {
+        elsewhere => {
             let holder = tempfile::Builder::new().prefix("edgeflow-").tempdir().map_err(temporary)?;
             let work = holder.path().join("work");
             std::fs::create_dir_all(&work).map_err(temporary)?;
-            let inside = holder.path().join("state");
-            let state = match state {
-                Some(url) => url.to_string(),
-                None => {
-                    std::fs::create_dir_all(&inside).map_err(temporary)?;
-                    inside.to_string_lossy().into_owned()
-                }
-            };
+            let state = elsewhere.unwrap_or_else(|| Location::Directory(holder.path().join("state")));
             Ok(Directories { state, work, _temporary: holder })
         }
     }
 }
 
+/// Of this process alone; the standard library's hasher keys are random for every process.
+fn nonce() -> u64 {
+    RandomState::new().hash_one(now_ms())
+}
+
 /// A state directory belongs to one job; its id is made at the first start, unique, because it names the files of
 /// sinks that several jobs may share a directory of.
-fn job_id(state: &str, name: &str) -> Result<JobId, String> {
-    let mut found: Vec<String> = std::fs::read_dir(Path::new(state).join("jobs"))
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-        .unwrap_or_default();
-    found.sort();
+async fn job_id(state: &Root, location: &Location, name: &str) -> Result<JobId, String> {
+    let mut found = manifests::jobs(state).await.map_err(|e| e.message)?;
     match found.len() {
         0 => {
             let kept: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
-            // The standard library's hasher keys are random for every process.
-            let random = RandomState::new().hash_one(now_ms());
-            Ok(JobId(format!("{}-{random:016x}", if kept.is_empty() { "job" } else { &kept })))
+            Ok(JobId(format!("{}-{:016x}", if kept.is_empty() { "job" } else { &kept }, nonce())))
         }
-        1 => Ok(JobId(found.swap_remove(0))),
-        _ => Err(format!("the state directory {state} holds several jobs: {}; one is expected", found.join(", "))),
+        1 => Ok(found.swap_remove(0)),
+        _ => {
+            let found: Vec<String> = found.into_iter().map(|id| id.0).collect();
+            Err(format!("the state directory {location} holds several jobs: {}; one is expected", found.join(", ")))
+        }
     }
 }
 
 /// A killed run leaves its work directory behind; the state directory's lock is ours, so they are nobody's.
-fn sweep_work_directories(state: &str, mine: &Path) {
+fn sweep_work_directories(state: &Path, mine: &Path) {
     let Ok(entries) = std::fs::read_dir(state) else { return };
     for entry in entries.flatten() {
         let stale = entry.file_name().to_string_lossy().starts_with("work-") && entry.path() != mine;
@@ -181,14 +180,17 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let (requests, requests_rx) = mpsc::channel(4);
     tokio::spawn(interrupts(requests)?);
     let directories = directories(state_dir.as_deref())?;
-    let id = job_id(&directories.state, &plan.name)?;
-    let manifests = Manifests::open(&directories.state, id.clone()).await.map_err(|e| e.message)?;
-    if state_dir.is_some() {
-        sweep_work_directories(&directories.state, &directories.work);
+    let store = Options::parse(&plan.config).map_err(|e| e.message)?;
+    let nonce = nonce();
+    let state = Root::open_checked(&directories.state, &store, nonce).await.map_err(|e| e.message)?;
+    let id = job_id(&state, &directories.state, &plan.name).await?;
+    let manifests = Manifests::open(&state, id.clone()).map_err(|e| e.message)?;
+    if let (Some(_), Location::Directory(state)) = (&state_dir, &directories.state) {
+        sweep_work_directories(state, &directories.work);
     }
     let restore = match &resume {
         Resume::Last => manifests.latest().await.map_err(|e| e.message)?,
-        Resume::From(path) => Some(manifests.load(path).await.map_err(|e| e.message)?),
+        Resume::From(path) => Some(manifests.load(path, &directories.state, &store).await.map_err(|e| e.message)?),
         Resume::Fresh => None,
     };
     manifests.check_or_create_job(&plan, restore.as_ref(), now_ms()).await.map_err(|e| e.message)?;
@@ -205,16 +207,12 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
     };
     let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
-    let root = Root {
-        store: manifests.store().clone(),
-        prefix: manifests.prefix().clone(),
-        local: manifests.local().map(Path::to_path_buf),
-    };
+    let root = manifests.root().clone();
     let agent = Agent::start(worker, Arc::new(now_ms), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     let job = Job {
         id,
-        incarnation: manifests.next_incarnation().await.map_err(|e| e.message)?,
+        incarnation: manifests.next_incarnation(nonce).await.map_err(|e| e.message)?,
         plan,
         restore,
         last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,

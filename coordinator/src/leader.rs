@@ -3,7 +3,7 @@
 //!
 //! One job from deployment to its end. In `efctl run` the agent is in the same process.
 
-use crate::manifests::Manifests;
+use crate::manifests::{Janitor, Manifests};
 use ef_proto::checkpoint::{Manifest, OperatorState};
 use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, Incarnation, JobId, OperatorId, SubtaskId};
@@ -14,13 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 /// How late a trigger or a timeout may be.
 const TICK: Duration = Duration::from_millis(10);
-
-/// How long the end of a job waits for the last garbage collection.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// What people ask of a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +70,15 @@ pub struct Job {
     pub config: ef_proto::machine::checkpoint::Config,
 }
 
+/// What became of a manifest.
+struct Stored {
+    epoch: Epoch,
+    triggered_at_ms: u64,
+    /// That it refers to.
+    bytes: u64,
+    result: Result<(), Error>,
+}
+
 pub struct Leader {
     job: Job,
     machine: Checkpoints,
@@ -84,8 +89,9 @@ pub struct Leader {
     names: BTreeMap<OperatorId, (String, u32)>,
     ended: Option<Outcome>,
     stopping: bool,
-    /// Garbage collections under way.
-    sweeps: JoinSet<()>,
+    /// Manifests are put beside the mailbox, so that a slow store holds up nothing but its checkpoint.
+    stored: (mpsc::Sender<Stored>, mpsc::Receiver<Stored>),
+    janitor: Janitor,
 }
 
 impl Leader {
@@ -107,6 +113,7 @@ impl Leader {
             .retaining(job.retained.iter().copied());
         let names = job.plan.operators.iter().map(|op| (op.id, (op.name.clone(), op.parallelism))).collect();
         let (progress, watch) = watch::channel(Progress::default());
+        let janitor = Janitor::new(manifests.clone(), job.incarnation);
         let leader = Leader {
             job,
             machine,
@@ -117,7 +124,8 @@ impl Leader {
             names,
             ended: None,
             stopping: false,
-            sweeps: JoinSet::new(),
+            stored: mpsc::channel(1), // one checkpoint is in flight at a time
+            janitor,
         };
         (leader, watch)
     }
@@ -155,6 +163,7 @@ impl Leader {
                         break;
                     }
                 },
+                Some(stored) = self.stored.1.recv(), if self.ended.is_none() => self.stored(stored).await,
                 Some(request) = requests.recv() => {
                     // A checkpoint waits for the job to run; to leave at once waits for nothing.
                     if running || request == Request::Cancel {
@@ -166,9 +175,7 @@ impl Leader {
                 _ = tick.tick(), if running && self.ended.is_none() => self.step(Step::Tick).await,
             }
         }
-        // What takes longer is dropped here, and done by the next sweep.
-        let swept = async { while self.sweeps.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(SWEEP, swept).await;
+        self.janitor.finish().await;
         let gone = Error::new(Code::Internal, "the tasks left before the job had ended");
         self.ended.unwrap_or(Outcome::Failed { operator: None, error: gone })
     }
@@ -214,49 +221,50 @@ impl Leader {
         }
     }
 
-    /// Steps the machine and executes what it says, in order; what that leads to is stepped in turn.
+    /// Steps the machine and executes what it says, in order.
     async fn step(&mut self, event: Step) {
-        let mut steps = VecDeque::from([event]);
-        while let Some(event) = steps.pop_front() {
-            let now = (self.clock)();
-            for action in self.machine.step(event, now) {
-                match action {
-                    Action::Trigger { epoch, .. } => self.send(Command::Trigger { epoch }).await,
-                    Action::PutManifest(parts) => steps.push_back(self.put(parts).await),
-                    Action::Complete(epoch) => {
-                        self.progress.send_modify(|p| {
-                            p.completed += 1;
-                            p.last_epoch = Some(epoch);
-                        });
-                        self.send(Command::Complete { epoch }).await;
-                    }
-                    Action::Abort { epoch, reason } => {
-                        tracing::warn!(epoch = epoch.0, reason, "checkpoint failed");
-                        self.progress.send_modify(|p| p.failed += 1);
-                        self.send(Command::Abort { epoch }).await;
-                        if self.stopping {
-                            self.end(Outcome::Stopped(Err(reason))).await;
-                        }
-                    }
-                    Action::FailJob { reason } => {
-                        let error = Error::new(Code::Unavailable, reason);
-                        self.end(Outcome::Failed { operator: None, error }).await;
-                    }
-                    Action::Retire(epochs) => self.retire(epochs),
-                    Action::Published(epoch) => {
-                        if self.stopping {
-                            self.end(Outcome::Stopped(Ok(epoch))).await;
-                        }
-                    }
-                    Action::Final(_) => self.end(Outcome::Finished).await,
-                    Action::Ignore(event) => tracing::debug!(?event, "ignored"),
+        let now = (self.clock)();
+        for action in self.machine.step(event, now) {
+            match action {
+                Action::Trigger { epoch, .. } => self.send(Command::Trigger { epoch }).await,
+                Action::PutManifest(parts) => self.put(parts),
+                Action::Complete(epoch) => {
+                    self.progress.send_modify(|p| {
+                        p.completed += 1;
+                        p.last_epoch = Some(epoch);
+                    });
+                    self.send(Command::Complete { epoch }).await;
                 }
+                Action::Abort { epoch, reason } => {
+                    tracing::warn!(epoch = epoch.0, reason, "checkpoint failed");
+                    self.progress.send_modify(|p| p.failed += 1);
+                    self.send(Command::Abort { epoch }).await;
+                    if self.stopping {
+                        self.end(Outcome::Stopped(Err(reason))).await;
+                    }
+                }
+                Action::FailJob { reason } => {
+                    let error = Error::new(Code::Unavailable, reason);
+                    self.end(Outcome::Failed { operator: None, error }).await;
+                }
+                Action::Retire(epochs) => {
+                    if let Some(newest) = self.machine.newest_completed() {
+                        self.janitor.retire(epochs, newest);
+                    }
+                }
+                Action::Published(epoch) => {
+                    if self.stopping {
+                        self.end(Outcome::Stopped(Ok(epoch))).await;
+                    }
+                }
+                Action::Final(_) => self.end(Outcome::Finished).await,
+                Action::Ignore(event) => tracing::debug!(?event, "ignored"),
             }
         }
     }
 
     /// Writes the manifest: the decision that the epoch is complete.
-    async fn put(&mut self, parts: Parts) -> Step {
+    fn put(&self, parts: Parts) {
         let Parts { epoch, terminal, triggered_at_ms, states } = parts;
         let mut operators: BTreeMap<OperatorId, OperatorState> = BTreeMap::new();
         for (subtask, state) in states {
@@ -277,7 +285,17 @@ impl Leader {
             operators: operators.into_values().collect(),
         };
         let bytes = manifest.files().map(|file| file.bytes).sum();
-        match self.manifests.put(&manifest).await {
+        let (manifests, stored) = (self.manifests.clone(), self.stored.0.clone());
+        tokio::spawn(async move {
+            let result = manifests.put(&manifest).await;
+            // A leader that has left has no use for it: the manifest is consistent, or is not there.
+            let _ = stored.send(Stored { epoch, triggered_at_ms, bytes, result }).await;
+        });
+    }
+
+    async fn stored(&mut self, stored: Stored) {
+        let Stored { epoch, triggered_at_ms, bytes, result } = stored;
+        match result {
             Ok(()) => {
                 let now = (self.clock)();
                 self.progress.send_modify(|p| {
@@ -285,22 +303,11 @@ impl Leader {
                     p.last_completed_at_ms = now;
                     p.last_bytes = bytes;
                 });
-                Step::ManifestPut { epoch }
+                self.step(Step::ManifestPut { epoch }).await;
             }
-            Err(error) => Step::ManifestFailed { epoch, reason: error.message },
+            // Somebody else has the job: to try again would only publish rows twice.
+            Err(error) if error.code == Code::Conflict => self.end(Outcome::Failed { operator: None, error }).await,
+            Err(error) => self.step(Step::ManifestFailed { epoch, reason: error.message }).await,
         }
-    }
-
-    /// Retention and garbage collection go on beside the job: only its end waits for them, and what a crash leaves
-    /// undone the next sweep does.
-    fn retire(&mut self, epochs: Vec<Epoch>) {
-        let (manifests, incarnation) = (self.manifests.clone(), self.job.incarnation);
-        let Some(newest) = self.machine.newest_completed() else { return };
-        while self.sweeps.try_join_next().is_some() {}
-        self.sweeps.spawn(async move {
-            if let Err(error) = manifests.retire(&epochs, incarnation, newest).await {
-                tracing::warn!(%error, "old checkpoints are not yet cleaned up");
-            }
-        });
     }
 }

@@ -8,19 +8,18 @@ use bytes::Bytes;
 use ef_proto::checkpoint::{Manifest, path};
 use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, Incarnation, JobId};
-use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as ObjectPath};
+use ef_store::{Created, Root};
 use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 pub mod gc;
+mod janitor;
 pub mod job;
 mod restore;
 #[cfg(test)]
 mod tests;
+
+pub use janitor::Janitor;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -28,64 +27,56 @@ type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 pub struct Manifests {
     job: JobId,
-    store: Arc<dyn ObjectStore>,
-    prefix: ObjectPath,
-    local: Option<PathBuf>,
+    root: Root,
     /// Held for as long as this process uses the directory.
     _lock: Option<File>,
 }
 
 impl Manifests {
-    /// Opens `<where>/jobs/<job>` and makes sure that the store can be relied on. `location` is a directory,
-    /// `file:///directory` or, for tests, `memory://`.
-    pub async fn open(location: &str, job: JobId) -> Result<Manifests> {
+    /// Takes `jobs/<job>` of a state directory for this process. What keeps a second one out is the lock in a file
+    /// system, and elsewhere the incarnation: see [`Manifests::put`].
+    pub fn open(state: &Root, job: JobId) -> Result<Manifests> {
         if job.0.is_empty() || job.0.contains(['/', '\\', '#']) || job.0.starts_with('.') {
             return Err(Error::invalid(format!("job id `{job}` is not usable as a directory name")));
         }
-        let prefix = ObjectPath::from("jobs").join(job.0.as_str());
-        let manifests = match Location::parse(location)? {
-            Location::Memory => Manifests { job, store: Arc::new(InMemory::new()), prefix, local: None, _lock: None },
-            Location::Directory(directory) => {
-                let local = directory.join("jobs").join(&job.0);
-                let failed = |e| unavailable(format!("cannot use the state directory `{}`", directory.display()), e);
-                std::fs::create_dir_all(&local).map_err(failed)?;
-                let lock = lock(&local.join("lock"))?;
-                let store = LocalFileSystem::new_with_prefix(&directory)
-                    .map_err(|e| unavailable(format!("cannot use the state directory `{}`", directory.display()), e))?;
-                Manifests { job, store: Arc::new(store), prefix, local: Some(local), _lock: Some(lock) }
+        let root = state.below("jobs").below(&job.0);
+        let lock = match &root.local {
+            None => None,
+            Some(local) => {
+                let failed = |e| unavailable(format!("cannot use the state directory `{}`", local.display()), e);
+                std::fs::create_dir_all(local).map_err(failed)?;
+                Some(lock(&local.join("lock"))?)
             }
         };
-        manifests.probe(location).await?;
-        Ok(manifests)
+        Ok(Manifests { job, root, _lock: lock })
     }
 
     pub fn job(&self) -> &JobId {
         &self.job
     }
 
-    pub fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.store
-    }
-
     /// The job's root in the store; paths of state files are below it.
-    pub fn prefix(&self) -> &ObjectPath {
-        &self.prefix
+    pub fn root(&self) -> &Root {
+        &self.root
     }
 
-    /// The job's root in the file system, if that is where the store lies.
-    pub fn local(&self) -> Option<&Path> {
-        self.local.as_deref()
-    }
-
-    /// Makes a checkpoint the truth. Once this has returned Ok the manifest is durable.
+    /// Makes a checkpoint the truth. Once this has returned Ok the manifest is durable. [`Code::Conflict`]: another
+    /// process has taken the job over, and nothing that this one does counts any more.
     pub async fn put(&self, manifest: &Manifest) -> Result<()> {
+        // Incarnations are numbered without gaps. Whoever claims the next one between this look and the put finds the
+        // manifest, or puts one of the same epoch and one of the two is refused.
+        let next = Incarnation(manifest.incarnation.0 + 1);
+        if self.root.exists(&incarnation(next)).await? {
+            let message = format!("another process runs this job now: incarnation {next} of `{}` is taken", self.job);
+            return Err(Error::new(Code::Conflict, message));
+        }
         self.create(&path::manifest(manifest.epoch), manifest.encode()).await
     }
 
     /// Epochs of all manifests, ascending. They need not be readable.
     pub async fn list(&self) -> Result<Vec<Epoch>> {
         let mut epochs: Vec<Epoch> =
-            self.names("chk").await?.iter().filter_map(|name| path::manifest_epoch(name)).collect();
+            self.root.names("chk").await?.iter().filter_map(|name| path::manifest_epoch(name)).collect();
         epochs.sort();
         Ok(epochs)
     }
@@ -100,32 +91,32 @@ impl Manifests {
 
     pub async fn get(&self, epoch: Epoch) -> Result<Manifest> {
         let name = path::manifest(epoch);
-        let object = self.object(&name);
-        let bytes = self.read(&name).await?;
-        let shown = self.local.as_ref().map_or(object.to_string(), |local| local.join(&name).display().to_string());
-        decode(&bytes, epoch, &shown)
+        decode(&self.root.read(&name).await?, epoch, &self.root.show(&name))
     }
 
     /// The highest epoch that has ever left a trace, failed ones included: new ones start above it.
     pub async fn highest_epoch(&self) -> Result<Option<Epoch>> {
         let completed = self.list().await?.last().copied();
         let tried =
-            self.names("shared").await?.iter().filter_map(|name| path::state_file_origin(name)).map(|o| o.1).max();
+            self.root.names("shared").await?.iter().filter_map(|name| path::state_file_origin(name)).map(|o| o.1).max();
         Ok(completed.max(tried))
     }
 
-    /// Claims the next number for a deployment; nobody else gets the same.
-    pub async fn next_incarnation(&self) -> Result<Incarnation> {
-        let taken = self.names("incarnations").await?;
+    /// Claims the next number for a deployment; nobody else gets the same. `nonce` is this process's own: by it a
+    /// claim whose answer was lost is known again.
+    pub async fn next_incarnation(&self, nonce: u64) -> Result<Incarnation> {
+        let taken = self.root.names("incarnations").await?;
         let highest = taken.iter().filter_map(|name| name.strip_prefix("incarnations/")?.parse::<u64>().ok()).max();
-        let mut next = highest.unwrap_or(0) + 1;
+        let mut next = Incarnation(highest.unwrap_or(0) + 1);
         loop {
-            let name = format!("incarnations/{next:020}");
-            if self.try_create(&name, Bytes::new()).await? {
-                self.sync(&name)?;
-                return Ok(Incarnation(next));
+            let name = incarnation(next);
+            match self.root.create(&name, format!("{nonce:016x}").into()).await? {
+                Created::Ours => {
+                    self.sync(&name)?;
+                    return Ok(next);
+                }
+                Created::Theirs => next.0 += 1, // somebody was quicker
             }
-            next += 1; // somebody was quicker
         }
     }
 
@@ -134,15 +125,15 @@ impl Manifests {
     pub async fn retire(&self, epochs: &[Epoch], incarnation: Incarnation, last_completed: Epoch) -> Result<usize> {
         for epoch in epochs.iter().filter(|epoch| **epoch != last_completed) {
             let name = path::manifest(*epoch);
-            self.delete(&name).await?;
-            if let Some(local) = &self.local {
+            self.root.delete(&name).await?;
+            if let Some(local) = &self.root.local {
                 // Only manifests are in there, and only this process writes them. It may be gone already.
                 local.join(&name).parent().map(std::fs::remove_dir);
             }
         }
         let garbage = self.garbage(incarnation, last_completed).await?;
         for name in &garbage {
-            self.delete(name).await?;
+            self.root.delete(name).await?;
         }
         Ok(garbage.len())
     }
@@ -155,78 +146,26 @@ impl Manifests {
                 Error::new(e.code, format!("nothing is deleted, because references are unknown: {}", e.message))
             })?);
         }
-        Ok(gc::garbage(&manifests, self.names("shared").await?, incarnation, last_completed))
+        Ok(gc::garbage(&manifests, self.root.names("shared").await?, incarnation, last_completed))
     }
 
     /// Create-only put; the same content twice is fine.
-    async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let bytes = Bytes::from(bytes);
-        if !self.try_create(name, bytes.clone()).await? && self.read(name).await? != bytes {
-            let object = self.object(name);
-            return Err(Error::new(
-                Code::Conflict,
-                format!("`{object}` exists already with another content; is another process running this job?"),
-            ));
+    async fn create(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        match self.root.create(name, bytes.into()).await? {
+            Created::Ours => self.sync(name),
+            Created::Theirs => {
+                let object = self.root.show(name);
+                Err(Error::new(
+                    Code::Conflict,
+                    format!("`{object}` exists already with another content; is another process running this job?"),
+                ))
+            }
         }
-        self.sync(name)
-    }
-
-    /// False if the object exists.
-    async fn try_create(&self, name: &str, bytes: Bytes) -> Result<bool> {
-        let object = self.object(name);
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&object, PutPayload::from(bytes), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(e) => Err(unavailable(format!("cannot write `{object}`"), e)),
-        }
-    }
-
-    async fn read(&self, name: &str) -> Result<Bytes> {
-        let object = self.object(name);
-        let failed = |e| match e {
-            object_store::Error::NotFound { .. } => Error::new(Code::NotFound, format!("`{object}` does not exist")),
-            e => unavailable(format!("cannot read `{object}`"), e),
-        };
-        self.store.get(&object).await.map_err(failed)?.bytes().await.map_err(failed)
-    }
-
-    async fn delete(&self, name: &str) -> Result<()> {
-        let object = self.object(name);
-        match self.store.delete(&object).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(unavailable(format!("cannot delete `{object}`"), e)),
-        }
-    }
-
-    /// Names below the job's root, of all objects in `directory`.
-    async fn names(&self, directory: &str) -> Result<Vec<String>> {
-        let below = self.object(directory);
-        let cut = self.prefix.as_ref().len() + 1;
-        let objects = self.store.list(Some(&below)).map_ok(|object| object.location.as_ref()[cut..].to_owned());
-        objects.try_collect().await.map_err(|e| unavailable(format!("cannot list `{below}`"), e))
-    }
-
-    fn object(&self, name: &str) -> ObjectPath {
-        name.split('/').fold(self.prefix.clone(), |object, part| object.join(part))
-    }
-
-    /// A store that ignores the create-only condition would let two processes write one checkpoint.
-    async fn probe(&self, location: &str) -> Result<()> {
-        self.try_create("probe", Bytes::new()).await?; // left by a crash: just as good
-        let enforced = !self.try_create("probe", Bytes::new()).await?;
-        self.delete("probe").await?;
-        if enforced {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "the store `{location}` overwrites objects although told to create them; it is not safe for checkpoints"
-        )))
     }
 
     /// The store's local implementation does not sync: the file, then its directories up to the state directory's.
     fn sync(&self, name: &str) -> Result<()> {
-        let Some(local) = &self.local else { return Ok(()) };
+        let Some(local) = &self.root.local else { return Ok(()) };
         let file = local.join(name);
         // `jobs/<job>`, `jobs` and the state directory itself may be new as well.
         let top = local.ancestors().nth(2).unwrap_or(local);
@@ -239,26 +178,13 @@ impl Manifests {
     }
 }
 
-enum Location {
-    Memory,
-    Directory(PathBuf),
+/// The jobs that have state here, sorted.
+pub async fn jobs(state: &Root) -> Result<Vec<JobId>> {
+    Ok(state.directories("jobs").await?.into_iter().map(JobId).collect())
 }
 
-impl Location {
-    fn parse(location: &str) -> Result<Location> {
-        match location.split_once("://") {
-            None if location.is_empty() => Err(Error::invalid("the state directory is empty; a path is expected")),
-            None => Ok(Location::Directory(location.into())),
-            Some(("file", path)) if path.starts_with('/') => Ok(Location::Directory(path.into())),
-            Some(("file", _)) => {
-                Err(Error::invalid(format!("`{location}` is not usable; `file:///absolute/path` is expected")))
-            }
-            Some(("memory", _)) => Ok(Location::Memory),
-            Some((scheme, _)) => Err(Error::invalid(format!(
-                "the state store `{scheme}://` is not part of this build; a directory or `file:///absolute/path` is accepted"
-            ))),
-        }
-    }
+fn incarnation(number: Incarnation) -> String {
+    format!("incarnations/{:020}", number.0)
 }
 
 fn lock(path: &Path) -> Result<File> {

@@ -4,6 +4,7 @@
 
 pub mod events;
 pub mod rows;
+pub mod s3;
 pub mod seed;
 pub mod shared;
 pub mod table;
@@ -75,6 +76,11 @@ impl Run {
 
     pub fn args(mut self, args: &[&str]) -> Run {
         self.command.args(args);
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Run {
+        self.command.env(key, value);
         self
     }
 

@@ -4,6 +4,7 @@ use super::{Manifests, Result};
 use ef_proto::checkpoint::{Manifest, OperatorState};
 use ef_proto::error::Error;
 use ef_proto::plan::Plan;
+use ef_store::Created;
 use serde_json::json;
 
 /// Refuses a checkpoint with state that the plan has no operator for, and one of another number of key groups.
@@ -39,7 +40,10 @@ impl Manifests {
             plan.operators.iter().map(|operator| (operator.id.to_string(), json!(operator.name))).collect();
         let job = json!({ "job": self.job.0, "name": plan.name, "created_at_ms": now_ms, "operators": operators });
         let bytes = format!("{job:#}\n").into_bytes();
-        // It exists after a start that completed no checkpoint: nothing can be lost by another SQL.
-        if self.try_create("job.json", bytes.into()).await? { self.sync("job.json") } else { Ok(()) }
+        match self.root.create("job.json", bytes.into()).await? {
+            Created::Ours => self.sync("job.json"),
+            // It exists after a start that completed no checkpoint: nothing can be lost by another SQL.
+            Created::Theirs => Ok(()),
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use ef_proto::checkpoint::{Layout, OperatorState, StateFile, SubtaskState};
 use ef_proto::ids::OperatorId;
 use ef_proto::plan::Plan;
+use ef_store::{Location, Options};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +37,12 @@ fn file(incarnation: u64, epoch: u64, name: &str) -> StateFile {
     StateFile { path, name: name.into(), bytes: 3, crc32: crc32fast::hash(b"sst") }
 }
 
+/// This job's manifests in a state directory, or in memory.
+async fn open(location: &str) -> Result<Manifests> {
+    let state = Root::open_checked(&Location::parse(location)?, &Options::default(), 1).await?;
+    Manifests::open(&state, job())
+}
+
 async fn upload(manifests: &Manifests, file: &StateFile) {
     manifests.create(&file.path, b"sst".to_vec()).await.expect("writes");
 }
@@ -44,29 +51,31 @@ async fn upload(manifests: &Manifests, file: &StateFile) {
 async fn newest_checkpoint_is_found_again_after_a_restart() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let location = scratch.path().to_str().expect("utf-8");
-    let manifests = Manifests::open(location, job()).await.expect("opens");
+    let manifests = open(location).await.expect("opens");
     assert_eq!(manifests.latest().await, Ok(None));
     assert_eq!(manifests.highest_epoch().await, Ok(None));
-    assert_eq!(manifests.next_incarnation().await, Ok(Incarnation(1)));
+    assert_eq!(manifests.next_incarnation(1).await, Ok(Incarnation(1)));
     for epoch in [9, 10, 11] {
         manifests.put(&manifest(epoch, 1, [])).await.expect("puts");
     }
     upload(&manifests, &file(1, 12, "000001.sst")).await;
     drop(manifests);
-    let manifests = Manifests::open(&format!("file://{location}"), job()).await.expect("opens");
+    let manifests = open(&format!("file://{location}")).await.expect("opens");
     assert_eq!(manifests.list().await, Ok(vec![Epoch(9), Epoch(10), Epoch(11)]));
     assert_eq!(manifests.latest().await, Ok(Some(manifest(11, 1, []))));
     assert_eq!(manifests.highest_epoch().await, Ok(Some(Epoch(12))), "a failed epoch is not reused");
-    assert_eq!(manifests.next_incarnation().await, Ok(Incarnation(2)));
     manifests.put(&manifest(11, 1, [])).await.expect("the same again");
+    assert_eq!(manifests.next_incarnation(1).await, Ok(Incarnation(2)));
     let error = manifests.put(&manifest(11, 2, [])).await.expect_err("another content");
     assert_eq!(error.code, Code::Conflict);
+    let error = manifests.put(&manifest(12, 1, [])).await.expect_err("its job was taken over");
+    assert!(error.code == Code::Conflict && error.message.contains("another process"), "{error}");
 }
 
 #[tokio::test]
 async fn damaged_newest_manifest_is_an_error_that_names_it_and_stops_the_sweep() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
-    let manifests = Manifests::open(scratch.path().to_str().expect("utf-8"), job()).await.expect("opens");
+    let manifests = open(scratch.path().to_str().expect("utf-8")).await.expect("opens");
     upload(&manifests, &file(1, 1, "old.sst")).await;
     manifests.put(&manifest(1, 1, [])).await.expect("puts");
     let mut bytes = manifest(2, 1, []).encode();
@@ -77,50 +86,76 @@ async fn damaged_newest_manifest_is_an_error_that_names_it_and_stops_the_sweep()
     assert!(error.message.contains(&path::manifest(Epoch(2))), "{error}");
     let error = manifests.retire(&[], Incarnation(1), Epoch(1)).await.expect_err("references are unknown");
     assert!(error.message.contains("nothing is deleted"), "{error}");
-    assert_eq!(manifests.names("shared").await.map(|names| names.len()), Ok(1));
+    assert_eq!(manifests.root.names("shared").await.map(|names| names.len()), Ok(1));
 }
 
 #[tokio::test]
 async fn two_processes_do_not_use_one_directory() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let location = scratch.path().to_str().expect("utf-8");
-    let first = Manifests::open(location, job()).await.expect("opens");
-    assert_eq!(Manifests::open(location, job()).await.expect_err("locked").code, Code::Conflict);
+    let first = open(location).await.expect("opens");
+    assert_eq!(open(location).await.expect_err("locked").code, Code::Conflict);
     drop(first);
-    Manifests::open(location, job()).await.expect("free again");
+    open(location).await.expect("free again");
 }
 
 #[tokio::test]
-async fn stores_that_are_not_built_in_are_refused_by_name() {
-    for location in ["s3://bucket/x", "gs://bucket", "az://x", "file://relative", ""] {
-        let error = Manifests::open(location, job()).await.expect_err(location);
-        assert_eq!(error.code, Code::Invalid, "{error}");
+async fn two_claims_never_get_one_incarnation() {
+    let state = Root::open(&Location::Memory, &Options::default(), ef_store::Patience::Full).expect("memory only");
+    let [one, two] = [(); 2].map(|()| Manifests::open(&state, job()).expect("no lock in memory"));
+    let (a, b) = tokio::join!(one.next_incarnation(1), two.next_incarnation(2));
+    assert_ne!(a.expect("claims"), b.expect("claims"));
+    assert_eq!(jobs(&state).await, Ok(vec![job()]));
+    assert_eq!(Manifests::open(&state, JobId("../x".into())).expect_err("leaves").code, Code::Invalid);
+}
+
+#[tokio::test]
+async fn janitor_leaves_only_what_the_newest_checkpoint_needs() {
+    let state = Root::open(&Location::Memory, &Options::default(), ef_store::Patience::Full).expect("memory only");
+    let manifests = std::sync::Arc::new(Manifests::open(&state, job()).expect("no lock in memory"));
+    let incarnation = manifests.next_incarnation(1).await.expect("claims");
+    let mut janitor = Janitor::new(manifests.clone(), incarnation);
+    for epoch in 1..=5 {
+        let files = [file(1, epoch, "a.sst"), file(1, epoch, "orphan")];
+        for file in &files {
+            upload(&manifests, file).await;
+        }
+        manifests.put(&manifest(epoch, 1, files.into_iter().take(1))).await.expect("puts");
+        if epoch > 1 {
+            janitor.retire(vec![Epoch(epoch - 1)], Epoch(epoch));
+        }
     }
-    assert_eq!(Manifests::open("memory://", JobId("../x".into())).await.expect_err("leaves").code, Code::Invalid);
+    janitor.finish().await;
+    assert_eq!(manifests.list().await, Ok(vec![Epoch(5)]));
+    assert_eq!(manifests.root.names("shared").await, Ok(vec![file(1, 5, "a.sst").path]));
 }
 
 #[tokio::test]
 async fn checkpoint_of_another_root_is_copied_with_its_files() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| scratch.path().join(name).to_str().expect("utf-8").to_owned();
-    let old = Manifests::open(&at("old"), job()).await.expect("opens");
+    let old = open(&at("old")).await.expect("opens");
     let held = file(1, 1, "000001.sst");
     upload(&old, &held).await;
     old.put(&manifest(1, 1, [held.clone()])).await.expect("puts");
-    let checkpoint = old.local().expect("local").join("chk/00000000000000000001");
-    let new = Manifests::open(&at("new"), job()).await.expect("opens");
+    let checkpoint = old.root.local.as_ref().expect("local").join("chk/00000000000000000001");
+    let new = open(&at("new")).await.expect("opens");
     for given in [checkpoint.clone(), checkpoint.join("manifest")] {
-        assert_eq!(new.load(given.to_str().expect("utf-8")).await, Ok(manifest(1, 1, [held.clone()])));
+        assert_eq!(load(&new, given.to_str().expect("utf-8"), &at("new")).await, Ok(manifest(1, 1, [held.clone()])));
     }
-    assert_eq!(new.names("shared").await, Ok(vec![held.path.clone()]));
-    std::fs::write(old.local().expect("local").join(&held.path), b"xxx").expect("it is ours");
-    let error = old_copy(&at("third"), &checkpoint).await.expect_err("damaged");
+    assert_eq!(new.root.names("shared").await, Ok(vec![held.path.clone()]));
+    std::fs::write(old.root.local.as_ref().expect("local").join(&held.path), b"xxx").expect("it is ours");
+    let third = open(&at("third")).await.expect("opens");
+    let error = load(&third, checkpoint.to_str().expect("utf-8"), &at("third")).await.expect_err("damaged");
     assert!(error.message.contains("000001.sst"), "{error}");
-    assert_eq!(new.load(&at("old")).await.expect_err("not a checkpoint").code, Code::Invalid);
+    assert_eq!(load(&new, &at("old"), &at("new")).await.expect_err("not a checkpoint").code, Code::Invalid);
+    let nowhere = format!("{}/chk/00000000000000000001", at("nowhere"));
+    assert_eq!(load(&new, &nowhere, &at("new")).await.expect_err("no such root").code, Code::NotFound);
+    assert!(!scratch.path().join("nowhere").exists(), "a restore makes no directory");
 }
 
-async fn old_copy(location: &str, checkpoint: &Path) -> Result<Manifest> {
-    Manifests::open(location, job()).await?.load(checkpoint.to_str().expect("utf-8")).await
+async fn load(manifests: &Manifests, given: &str, state: &str) -> Result<Manifest> {
+    manifests.load(given, &Location::parse(state)?, &Options::default()).await
 }
 
 #[test]
@@ -174,8 +209,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
-            let manifests = Manifests::open("memory://", job()).await.expect("opens");
-            let mut incarnation = manifests.next_incarnation().await.expect("claims");
+            let manifests = open("memory://").await.expect("opens");
+            let mut incarnation = manifests.next_incarnation(1).await.expect("claims");
             let mut last = Epoch(0);
             let mut confirmed: Vec<StateFile> = Vec::new();
             for (end, kept, new) in checkpoints {
@@ -202,12 +237,12 @@ proptest! {
                     End::Retiring(deletions) => {
                         // Step by step as `retire` does, then the power goes.
                         for epoch in old.iter().take(deletions) {
-                            manifests.delete(&path::manifest(*epoch)).await.expect("deletes");
+                            manifests.root.delete(&path::manifest(*epoch)).await.expect("deletes");
                         }
                         let rest = deletions.saturating_sub(old.len());
                         if deletions >= old.len() {
                             for name in manifests.garbage(incarnation, last).await.expect("reads").iter().take(rest) {
-                                manifests.delete(name).await.expect("deletes");
+                                manifests.root.delete(name).await.expect("deletes");
                             }
                         }
                     }
@@ -216,7 +251,7 @@ proptest! {
                         crashed = false;
                     }
                 }
-                let present: BTreeSet<String> = manifests.names("shared").await.expect("lists").into_iter().collect();
+                let present: BTreeSet<String> = manifests.root.names("shared").await.expect("lists").into_iter().collect();
                 let mut referenced = BTreeSet::new();
                 for epoch in manifests.list().await.expect("lists") {
                     referenced.extend(manifests.get(epoch).await.expect("reads").files().map(|file| file.path.clone()));
@@ -228,7 +263,7 @@ proptest! {
                 }
                 if crashed {
                     // What a restart does.
-                    incarnation = manifests.next_incarnation().await.expect("claims");
+                    incarnation = manifests.next_incarnation(1).await.expect("claims");
                     last = last.max(manifests.highest_epoch().await.expect("lists").unwrap_or_default());
                     let newest = manifests.latest().await.expect("reads");
                     confirmed = newest.map(|manifest| manifest.files().cloned().collect()).unwrap_or_default();

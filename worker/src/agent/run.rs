@@ -12,6 +12,7 @@ use ef_proto::rpc::{Command, Deploy, Event};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// Commands and events that may wait. Each is small; the tasks' data does not pass here.
 const MAILBOX: usize = 1024;
@@ -39,6 +40,8 @@ struct Job {
     incarnation: Incarnation,
     started: Vec<Started>,
     running: usize,
+    /// Under way; one for every subtask of a checkpoint at most.
+    uploads: Vec<(Epoch, AbortHandle)>,
     /// A failure has been reported, or the job was cancelled: what follows is fallout.
     leaving: bool,
 }
@@ -85,7 +88,10 @@ impl Agent {
             Command::Deploy(deploy) => self.deploy(*deploy).await,
             Command::Trigger { epoch } => self.pass(Control::Trigger(epoch)),
             Command::Complete { epoch } => self.pass(Control::Complete(epoch)),
-            Command::Abort { epoch } => self.pass(Control::Abort(epoch)),
+            Command::Abort { epoch } => {
+                self.abandon(epoch);
+                self.pass(Control::Abort(epoch))
+            }
             Command::Stop => self.pass(Control::Stop),
             Command::Cancel => {
                 if let Some(job) = &mut self.job {
@@ -104,6 +110,14 @@ impl Agent {
         Vec::new()
     }
 
+    /// Nobody waits for these uploads any more: on a store that is out of reach they would pile up.
+    fn abandon(&mut self, epoch: Epoch) {
+        let Some(job) = &mut self.job else { return };
+        for (_, upload) in job.uploads.extract_if(.., |(of, _)| *of <= epoch) {
+            upload.abort();
+        }
+    }
+
     async fn deploy(&mut self, command: Deploy) -> Vec<Event> {
         let deployment = Deployment {
             config: self.config.clone(),
@@ -115,7 +129,8 @@ impl Agent {
         match deploy(deployment, command).await {
             Ok((started, metered)) => {
                 *self.metered.lock().unwrap_or_else(PoisonError::into_inner) = metered;
-                self.job = Some(Job { incarnation, running: started.len(), started, leaving: false });
+                self.job =
+                    Some(Job { incarnation, running: started.len(), started, uploads: Vec::new(), leaving: false });
                 vec![Event::Running]
             }
             Err((operator, error)) => vec![Event::Failed { operator, error }, Event::Stopped],
@@ -144,8 +159,8 @@ impl Agent {
     }
 
     /// Stateless and blob-only snapshots are acked at once, others when their files are in the store.
-    fn acknowledge(&self, epoch: Epoch, node: NodeSnapshot) -> Option<Event> {
-        let job = self.job.as_ref().expect("snapshots come from tasks of a job");
+    fn acknowledge(&mut self, epoch: Epoch, node: NodeSnapshot) -> Option<Event> {
+        let job = self.job.as_mut().expect("snapshots come from tasks of a job");
         let NodeSnapshot { subtask, blob, staged } = node;
         let Some(staged) = staged else {
             let state = SubtaskState { index: subtask.index, blob, ..SubtaskState::default() };
@@ -154,7 +169,7 @@ impl Agent {
         let control = job.started.iter().find(|s| s.subtasks.contains(&subtask)).map(|s| s.control.clone());
         let (root, events) = (self.root.clone(), self.events.clone());
         let origin = Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
-        tokio::spawn(async move {
+        let upload = tokio::spawn(async move {
             let sequence = staged.sequence;
             let event = match upload_boxed(root, staged, origin).await {
                 Ok(mut state) => {
@@ -170,6 +185,8 @@ impl Agent {
             // The coordinator may have gone; then nobody waits for this ack.
             let _ = events.send(event).await;
         });
+        job.uploads.retain(|(_, upload)| !upload.is_finished());
+        job.uploads.push((epoch, upload.abort_handle()));
         None
     }
 }

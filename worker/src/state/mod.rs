@@ -12,9 +12,10 @@ pub mod snapshot;
 mod stores;
 pub mod upload;
 
+pub use ef_store::Root;
 pub use memory::MemoryStore;
 pub use stores::Stores;
-pub use upload::{Origin, Root, download, upload};
+pub use upload::{Origin, download, upload};
 
 use crate::error::Result;
 use ef_proto::checkpoint::Layout;

@@ -8,34 +8,18 @@ use crate::error::{Code, Context, Error, Result};
 use bytes::Bytes;
 use ef_proto::checkpoint::{StateFile, SubtaskState, path};
 use ef_proto::ids::{Epoch, Incarnation, OperatorId};
+use ef_store::{Created, Root, describe};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as ObjectPath};
+use object_store::ObjectStoreExt;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 #[cfg(test)]
 mod tests;
 
 /// Files in flight at once; each is at most 64 MiB in memory.
 const PARALLEL: usize = 4;
-
-/// Where a job's objects lie.
-#[derive(Clone, Debug)]
-pub struct Root {
-    pub store: Arc<dyn ObjectStore>,
-    /// The job's root in the store.
-    pub prefix: ObjectPath,
-    /// The same root in the file system, if the store is one: files are linked rather than copied, and synced.
-    pub local: Option<PathBuf>,
-}
-
-impl Root {
-    fn object(&self, path: &str) -> ObjectPath {
-        path.split('/').fold(self.prefix.clone(), |object, part| object.join(part))
-    }
-}
 
 /// Who uploads for which checkpoint; becomes part of the objects' paths.
 #[derive(Clone, Copy, Debug)]
@@ -87,16 +71,12 @@ async fn upload_one(root: &Root, file: StagedFile, db_uid: &str, origin: Origin)
 }
 
 async fn put(root: &Root, file: &StateFile, bytes: Bytes) -> Result<()> {
-    let object = root.object(&file.path);
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match root.store.put_opts(&object, PutPayload::from(bytes), options).await {
-        Ok(_) => Ok(()),
-        // A repeated put whose first answer was lost.
-        Err(object_store::Error::AlreadyExists { .. }) => match get(root, file, &mut std::io::sink()).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Error::new(Code::Conflict, format!("object `{object}` exists already with another content"))),
-        },
-        Err(e) => Err(Error::new(Code::Unavailable, format!("cannot write object `{object}`: {e}"))),
+    match root.create(&file.path, bytes).await? {
+        Created::Ours => Ok(()),
+        Created::Theirs => {
+            let object = root.object(&file.path);
+            Err(Error::new(Code::Conflict, format!("object `{object}` exists already with another content")))
+        }
     }
 }
 
@@ -167,12 +147,12 @@ async fn get(root: &Root, file: &StateFile, out: &mut (impl Write + Send)) -> Re
     let object = root.object(&file.path);
     let answer = root.store.get(&object).await.map_err(|e| match e {
         object_store::Error::NotFound { .. } => Error::corrupt(format!("state object `{object}` is missing")),
-        e => Error::new(Code::Unavailable, format!("cannot read state object `{object}`: {e}")),
+        e => Error::new(Code::Unavailable, format!("cannot read state object `{object}`: {}", describe(&e))),
     })?;
     let (mut crc, mut length) = (crc32fast::Hasher::new(), 0u64);
     let mut chunks = answer.into_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.unavailable(|| format!("cannot read state object `{object}`"))?;
+        let chunk = chunk.map_err(|e| describe(&e)).unavailable(|| format!("cannot read state object `{object}`"))?;
         crc.update(&chunk);
         length += chunk.len() as u64;
         out.write_all(&chunk).unavailable(|| format!("cannot store state object `{object}`"))?;

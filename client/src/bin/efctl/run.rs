@@ -24,8 +24,8 @@ pub struct JobArgs {
 pub struct Args {
     #[command(flatten)]
     job: JobArgs,
-    /// Keep checkpoints here (a directory) and resume from the last one
-    #[arg(long, value_name = "DIR")]
+    /// Keep checkpoints here (a directory or s3://, gs://, az://, abfs://) and resume from the last one
+    #[arg(long, value_name = "DIR|URL")]
     state_dir: Option<String>,
     /// Start from this checkpoint instead of the last one
     #[arg(long, value_name = "PATH", conflicts_with = "fresh")]

@@ -3,8 +3,11 @@
 use super::Exit;
 
 pub fn run() -> Exit {
-    let embedded =
-        if cfg!(feature = "embedded") { "embedded worker (rocksdb, onnx, functions)" } else { "client only" };
+    let embedded = match (cfg!(feature = "embedded"), cfg!(feature = "remote-stores")) {
+        (true, true) => "embedded worker (rocksdb, onnx, functions, object stores)",
+        (true, false) => "embedded worker (rocksdb, onnx, functions)",
+        (false, _) => "client only",
+    };
     println!("efctl {} ({embedded})", env!("CARGO_PKG_VERSION"));
     Exit::Done
 }

@@ -4,10 +4,12 @@
 use crate::planner::{PlanOptions, PlannerError, Setting, Span};
 use ef_proto::connector::{parse_duration_ms, parse_memory_bytes};
 use ef_proto::keys::MAX_PARALLELISM_DEFAULT;
+use ef_store::options::{self, Reference};
 use std::collections::BTreeMap;
 
 const DURATION: &str = "a duration like '200 ms', '5 s', '10 min', '1 h'";
 const COUNT: &str = "a whole number greater than 0";
+const REFERENCE: &str = "env:NAME or file:PATH; a secret itself does not belong into SQL";
 
 /// Every key with the check of its value.
 const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
@@ -20,6 +22,14 @@ const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
     ("pipeline.name", is_text, "a name"),
     ("state.backend", is_backend, "'memory' or 'rocksdb'"),
     ("state.checkpoints.num-retained", is_count, COUNT),
+    (options::ACCESS_KEY, is_reference, REFERENCE),
+    (options::ACCOUNT, is_text, "the name of a storage account"),
+    (options::ALLOW_HTTP, is_boolean, "true or false"),
+    (options::ENDPOINT, is_text, "a URL like https://host:port"),
+    (options::REGION, is_text, "the name of a region"),
+    (options::REQUEST_TIMEOUT, is_duration, DURATION),
+    (options::RETRY_TIMEOUT, is_duration, DURATION),
+    (options::SECRET_KEY, is_reference, REFERENCE),
     ("table.exec.source.idle-timeout", is_duration, DURATION),
     ("table.exec.state.ttl", is_duration, DURATION),
     ("table.local-time-zone", is_utc, "'UTC', the only zone so far"),
@@ -44,8 +54,13 @@ impl Settings {
                 return Err(unknown(key).or_at(*span));
             };
             if !accepts(value.trim()) {
-                let message = format!("SET '{key}': found '{value}'");
-                return Err(PlannerError::new(message, *span).hint(format!("accepted: {expected}")));
+                // What stands where a reference should may be the secret itself: neither it nor its line is shown.
+                let (found, span) = match *expected {
+                    REFERENCE => ("something else".into(), Span::UNKNOWN),
+                    _ => (format!("'{value}'"), *span),
+                };
+                let message = format!("SET '{key}': found {found}");
+                return Err(PlannerError::new(message, span).hint(format!("accepted: {expected}")));
             }
         }
         let get = |key: &str| config.get(key).map(|setting| setting.value.trim());
@@ -101,6 +116,14 @@ fn is_max_parallelism(text: &str) -> bool {
 
 fn is_text(text: &str) -> bool {
     !text.is_empty()
+}
+
+fn is_boolean(text: &str) -> bool {
+    text.parse::<bool>().is_ok()
+}
+
+fn is_reference(text: &str) -> bool {
+    Reference::parse("", text).is_ok()
 }
 
 fn is_backend(text: &str) -> bool {

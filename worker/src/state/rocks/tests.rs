@@ -1,7 +1,7 @@
 //! The store on disk against a sorted map, through checkpoints and crashes.
 
 use super::*;
-use crate::state::upload::{Origin, Root, download, upload};
+use crate::state::{Origin, Root, download, upload};
 use ef_proto::checkpoint::SubtaskState;
 use ef_proto::ids::{Epoch, Incarnation, OperatorId};
 use object_store::local::LocalFileSystem;

@@ -5,6 +5,7 @@ use crate::state::Store;
 use crate::state::memory::MemoryStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use std::sync::Arc;
 
 fn origin(epoch: u64) -> Origin {
     Origin { operator: OperatorId(7), subtask: 0, incarnation: Incarnation(1), epoch: Epoch(epoch) }
