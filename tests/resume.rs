@@ -136,3 +136,86 @@ fn one_checkpoint_goes_on_at_any_parallelism_and_from_another_state_directory() 
         }
     }
 }
+
+const BOUNDED: &str = "
+CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '1',
+    'fields.n.end' = '1000');
+CREATE TABLE result (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'result', 'format' = 'json');
+INSERT INTO result SELECT n FROM numbers;";
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn job_that_died_between_its_last_checkpoint_and_publishing_publishes_at_the_next_start() {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let work = work.path();
+    let run = || Run::sql(work, BOUNDED).args(&["--state-dir", "state"]).done().success();
+    run();
+    let result = work.join("result");
+    let expected = directory(&result);
+    assert_eq!(expected.lines().count(), 1000);
+    // As a kill leaves it that comes right after the terminal manifest: nothing is renamed, nothing noted.
+    let visible: Vec<String> = names(&result).into_iter().filter(|name| name.starts_with("part-")).collect();
+    for name in names(&result) {
+        match name.strip_suffix(".json") {
+            Some(stem) => {
+                std::fs::rename(result.join(&name), result.join(format!(".{stem}.inprogress"))).expect("ours")
+            }
+            None => std::fs::remove_file(result.join(&name)).expect("ours"),
+        }
+    }
+    let job = work.join("state/jobs").join(names(&work.join("state/jobs")).pop().expect("a job"));
+    std::fs::remove_dir_all(job.join("finished")).expect("it was noted");
+    assert_eq!(directory(&result), "");
+    run();
+    assert_eq!(directory(&result), expected);
+    assert_eq!(names(&result).into_iter().filter(|name| name.starts_with("part-")).collect::<Vec<_>>(), visible);
+    let done = run();
+    assert!(done.stderr.contains("finished already"), "{}", done.stderr);
+    assert_eq!(directory(&result), expected);
+}
+
+#[test]
+fn state_directory_may_hold_things_of_others() {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let work = work.path();
+    for path in ["work-projects", "jobs/.trash"] {
+        std::fs::create_dir_all(work.join(path)).expect("writable");
+        std::fs::write(work.join(path).join("kept"), "kept").expect("writable");
+    }
+    // Of a run that was killed.
+    std::fs::create_dir(work.join(".edgeflow-work-left")).expect("writable");
+    Run::sql(work, BOUNDED).args(&["--state-dir", "."]).done().success();
+    assert_eq!(std::fs::read_to_string(work.join("work-projects/kept")).expect("still there"), "kept");
+    assert_eq!(std::fs::read_to_string(work.join("jobs/.trash/kept")).expect("still there"), "kept");
+    let left: Vec<String> = names(work).into_iter().filter(|name| name.starts_with(".edgeflow-work-")).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn job_stops_when_nobody_reads_what_it_says() {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let work = work.path();
+    let endless =
+        BOUNDED.replace("'fields.n.end' = '1000'", "'fields.n.end' = '100000000', 'rows-per-second' = '1000'");
+    std::fs::write(work.join("job.sql"), endless).expect("writable");
+    for (signal, state) in [(libc::SIGTERM, "terminated"), (libc::SIGHUP, "hung-up")] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has one");
+        let mut command = std::process::Command::new(ef_tests::efctl());
+        command.args(["run", "job.sql", "--state-dir", state]).current_dir(work).stderr(full);
+        let mut child = command.spawn().expect("efctl starts");
+        // Its handlers are in place before it touches the disk.
+        while !work.join(state).exists() {
+            assert_eq!(child.try_wait().expect("ours"), None, "it runs until it is told to stop");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // SAFETY: the child is ours and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    }
+}

@@ -1,6 +1,8 @@
 //! A coordinator and a worker in this process: the embedded default of `efctl run`. The same leader, agent, tasks
 //! and checkpoint machine as in a cluster; only the channel between leader and agent is shorter.
 
+use crate::clock::Clock;
+use crate::output::tell;
 use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
 use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
@@ -17,11 +19,12 @@ use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -102,18 +105,19 @@ pub fn run(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, St
     ended
 }
 
-/// Milliseconds since the epoch: the one place where the embedded mode reads the clock.
-fn now_ms() -> i64 {
-    #[expect(clippy::disallowed_methods, reason = "the driver's clock, handed to everything below as an argument")]
-    let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
-}
+/// Names of work directories in a state directory. Hidden and ours: what is named so and left over is removed.
+const WORK_PREFIX: &str = ".edgeflow-work-";
+
+/// The least memory that a job is let start with.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 /// Directories of one run; temporary ones go with the value.
 struct Directories {
     state: Location,
     work: PathBuf,
     _temporary: tempfile::TempDir,
+    /// Held while this process uses the state directory.
+    _lock: Option<File>,
 }
 
 fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
@@ -122,27 +126,43 @@ fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
         // Live databases lie beside the checkpoints, so that snapshots and restores are on one disk.
         Some(Location::Directory(state)) => {
             let shown = state.display();
-            std::fs::create_dir_all(&state).map_err(|e| format!("cannot make the state directory {shown}: {e}"))?;
+            ef_store::create_directory(&state).map_err(|e| format!("cannot make the state directory {shown}: {e}"))?;
+            let lock = lock(&state)?;
+            sweep_work_directories(&state);
             let holder = tempfile::Builder::new()
-                .prefix("work-")
+                .prefix(WORK_PREFIX)
                 .tempdir_in(&state)
                 .map_err(|e| format!("cannot write to the state directory {shown}: {e}"))?;
             let work = holder.path().to_path_buf();
-            Ok(Directories { state: Location::Directory(state), work, _temporary: holder })
+            Ok(Directories { state: Location::Directory(state), work, _temporary: holder, _lock: Some(lock) })
         }
         elsewhere => {
             let holder = tempfile::Builder::new().prefix("edgeflow-").tempdir().map_err(temporary)?;
             let work = holder.path().join("work");
             std::fs::create_dir_all(&work).map_err(temporary)?;
             let state = elsewhere.unwrap_or_else(|| Location::Directory(holder.path().join("state")));
-            Ok(Directories { state, work, _temporary: holder })
+            Ok(Directories { state, work, _temporary: holder, _lock: None })
         }
+    }
+}
+
+/// One process uses a state directory, also before it holds a job.
+fn lock(state: &Path) -> Result<File, String> {
+    let path = state.join(".edgeflow-lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| format!("cannot write to the state directory {}: {e}", state.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("another process uses the state directory {}: `{}` is locked", state.display(), path.display()))
+        }
+        Err(TryLockError::Error(e)) => Err(format!("cannot lock `{}`: {e}", path.display())),
     }
 }
 
 /// Of this process alone; the standard library's hasher keys are random for every process.
 fn nonce() -> u64 {
-    RandomState::new().hash_one(now_ms())
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// A state directory belongs to one job; its id is made at the first start, unique, because it names the files of
@@ -163,11 +183,10 @@ async fn job_id(state: &Root, location: &Location, name: &str) -> Result<JobId, 
 }
 
 /// A killed run leaves its work directory behind; the state directory's lock is ours, so they are nobody's.
-fn sweep_work_directories(state: &Path, mine: &Path) {
+fn sweep_work_directories(state: &Path) {
     let Ok(entries) = std::fs::read_dir(state) else { return };
     for entry in entries.flatten() {
-        let stale = entry.file_name().to_string_lossy().starts_with("work-") && entry.path() != mine;
-        if stale {
+        if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
             // What cannot be removed now is tried again at the next start.
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -179,26 +198,30 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     // First of all: a Ctrl-C while the job is being started is heard too.
     let (requests, requests_rx) = mpsc::channel(4);
     tokio::spawn(interrupts(requests)?);
+    let clock = Arc::new(Clock::new());
     let directories = directories(state_dir.as_deref())?;
     let store = Options::parse(&plan.config).map_err(|e| e.message)?;
     let nonce = nonce();
     let state = Root::open_checked(&directories.state, &store, nonce).await.map_err(|e| e.message)?;
     let id = job_id(&state, &directories.state, &plan.name).await?;
     let manifests = Manifests::open(&state, id.clone()).map_err(|e| e.message)?;
-    if let (Some(_), Location::Directory(state)) = (&state_dir, &directories.state) {
-        sweep_work_directories(state, &directories.work);
-    }
+    // Before anything is looked at: see `Manifests::put`.
+    let incarnation = manifests.next_incarnation(nonce).await.map_err(|e| e.message)?;
     let restore = match &resume {
         Resume::Last => manifests.latest().await.map_err(|e| e.message)?,
         Resume::From(path) => Some(manifests.load(path, &directories.state, &store).await.map_err(|e| e.message)?),
         Resume::Fresh => None,
     };
-    manifests.check_or_create_job(&plan, restore.as_ref(), now_ms()).await.map_err(|e| e.message)?;
+    manifests.check_or_create_job(&plan, restore.as_ref(), clock.now_ms()).await.map_err(|e| e.message)?;
     let restored_epoch = restore.as_ref().map(|m| m.epoch.0);
     let name = plan.name.clone();
-    if restore.as_ref().is_some_and(|m: &Manifest| m.terminal) && resume == Resume::Last {
+    if let Some(Manifest { terminal: true, epoch, .. }) = restore
+        && resume == Resume::Last
+        // Without the note the end may not be published yet: the job starts once more, from its end.
+        && manifests.is_finished(epoch).await.map_err(|e| e.message)?
+    {
         let summary = Summary { job: name, status: "finished".into(), restored_epoch, ..Summary::default() };
-        eprintln!("the job has finished already; --fresh runs it again");
+        tell("the job has finished already; --fresh runs it again");
         return Ok(Ended { summary });
     }
     let config = checkpoint_config(&plan, state_dir.is_some())?;
@@ -208,23 +231,24 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     };
     let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
-    let agent = Agent::start(worker, Arc::new(now_ms), root);
+    let time = clock.clone();
+    let agent = Agent::start(worker, Arc::new(move || time.now_ms()), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     let job = Job {
         id,
-        incarnation: manifests.next_incarnation(nonce).await.map_err(|e| e.message)?,
+        incarnation,
         plan,
         restore,
         last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,
         retained: manifests.list().await.map_err(|e| e.message)?,
         config,
     };
-    let clock = Arc::new(|| now_ms() as u64);
-    let (leader, progress) = Leader::new(job, Arc::new(manifests), commands, clock);
+    let time = clock.clone();
+    let (leader, progress) = Leader::new(job, Arc::new(manifests), commands, Arc::new(move || time.steady_ms()));
     #[expect(clippy::disallowed_methods, reason = "elapsed time for the person who runs the job")]
     let started = Instant::now();
     let mut running = tokio::spawn(leader.run(agent.events, requests_rx));
-    let mut watcher = Watcher::new(agent.metered.clone(), progress.clone());
+    let mut watcher = Watcher::new(agent.metered.clone(), progress.clone(), clock);
     let outcome = loop {
         tokio::select! {
             outcome = &mut running => break outcome.map_err(|e| format!("the leader failed: {e}"))?,
@@ -245,27 +269,39 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     Ok(Ended { summary })
 }
 
-/// The first Ctrl-C (or SIGTERM) asks for a last checkpoint, the second leaves at once. The handlers are in place when
+/// The first Ctrl-C (SIGTERM, or a terminal that is closed) asks for a last checkpoint, the second leaves at once. The handlers are in place when
 /// this returns.
 fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()>, String> {
     let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
     let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    // `nohup` means it: the job outlives its terminal.
+    let mut hangup = if ignored(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
+    // With a handler a file that may grow no further is an error of the write, and not the end of the process.
+    drop(handler(SignalKind::from_raw(libc::SIGXFSZ))?);
     Ok(async move {
         let mut request = Request::StopWithCheckpoint;
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
-            }
-            if request == Request::StopWithCheckpoint {
-                eprintln!("\nstopping after a last checkpoint; once more to leave without");
+                Some(_) = async { hangup.as_mut()?.recv().await } => {}
             }
             if requests.send(request).await.is_err() {
                 return;
             }
+            if request == Request::StopWithCheckpoint {
+                tell("\nstopping after a last checkpoint; once more to leave without");
+            }
             request = Request::Cancel;
         }
     })
+}
+
+/// Whether this process was started with a signal ignored.
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
@@ -305,8 +341,9 @@ fn set_memory(plan: &Plan) -> Result<Option<u64>, String> {
     plan.config
         .get("worker.memory")
         .map(|text| {
-            ef_proto::connector::parse_memory_bytes(text)
-                .ok_or_else(|| format!("SET 'worker.memory' = '{text}': a size such as '256mb' is accepted"))
+            ef_proto::connector::parse_memory_bytes(text).filter(|bytes| *bytes >= MEMORY_BYTES_MIN).ok_or_else(|| {
+                format!("SET 'worker.memory' = '{text}': a size such as '256mb' is accepted, 1mb at least")
+            })
         })
         .transpose()
 }
@@ -315,12 +352,14 @@ fn set_memory(plan: &Plan) -> Result<Option<u64>, String> {
 struct Watcher {
     metered: Arc<Mutex<Vec<Metered>>>,
     progress: watch::Receiver<Progress>,
-    last: (i64, u64, u64),
+    clock: Arc<Clock>,
+    last: (u64, u64, u64),
 }
 
 impl Watcher {
-    fn new(metered: Arc<Mutex<Vec<Metered>>>, progress: watch::Receiver<Progress>) -> Watcher {
-        Watcher { metered, progress, last: (now_ms(), 0, 0) }
+    fn new(metered: Arc<Mutex<Vec<Metered>>>, progress: watch::Receiver<Progress>, clock: Arc<Clock>) -> Watcher {
+        let last = (clock.steady_ms(), 0, 0);
+        Watcher { metered, progress, clock, last }
     }
 
     fn view(&mut self) -> View {
@@ -330,9 +369,9 @@ impl Watcher {
         };
         let rows_in = total(|role| matches!(role, Role::Source { .. }));
         let rows_out = total(|role| matches!(role, Role::Sink { .. }));
-        let now = now_ms();
+        let (now, wall) = (self.clock.steady_ms(), self.clock.now_ms());
         let (then, in_before, out_before) = std::mem::replace(&mut self.last, (now, rows_in, rows_out));
-        let elapsed = (now - then).max(1) as u64;
+        let elapsed = (now - then).max(1);
         let watermark = metered
             .iter()
             .filter(|m| matches!(m.role, Role::Source { .. }))
@@ -343,10 +382,10 @@ impl Watcher {
         View {
             rows_in_per_second: rows_in.saturating_sub(in_before) * 1000 / elapsed,
             rows_out_per_second: rows_out.saturating_sub(out_before) * 1000 / elapsed,
-            watermark_delay_ms: watermark.map(|w| now.saturating_sub(w).max(0) as u64),
+            watermark_delay_ms: watermark.map(|w| wall.saturating_sub(w).max(0) as u64),
             last_checkpoint: progress
                 .last_epoch
-                .map(|epoch| (epoch.0, (now as u64).saturating_sub(progress.last_completed_at_ms))),
+                .map(|epoch| (epoch.0, now.saturating_sub(progress.last_completed_at_ms))),
             resident_bytes: resources::resident_bytes(),
         }
     }

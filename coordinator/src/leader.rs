@@ -14,9 +14,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// How late a trigger or a timeout may be.
 const TICK: Duration = Duration::from_millis(10);
+
+/// How long a job that has ended waits for its tasks to leave. One that hangs in a system call never does.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// How long the note that a job has finished may take. Without it the next start publishes the last checkpoint again,
+/// which changes nothing.
+const NOTE: Duration = Duration::from_secs(5);
 
 /// What people ask of a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +96,8 @@ pub struct Leader {
     progress: watch::Sender<Progress>,
     names: BTreeMap<OperatorId, (String, u32)>,
     ended: Option<Outcome>,
+    /// When the tasks must have left; set by the end.
+    leave_by: Option<Instant>,
     stopping: bool,
     /// Manifests are put beside the mailbox, so that a slow store holds up nothing but its checkpoint.
     stored: (mpsc::Sender<Stored>, mpsc::Receiver<Stored>),
@@ -123,6 +133,7 @@ impl Leader {
             progress,
             names,
             ended: None,
+            leave_by: None,
             stopping: false,
             stored: mpsc::channel(1), // one checkpoint is in flight at a time
             janitor,
@@ -173,6 +184,10 @@ impl Leader {
                     }
                 }
                 _ = tick.tick(), if running && self.ended.is_none() => self.step(Step::Tick).await,
+                () = leave(self.leave_by), if self.ended.is_some() => {
+                    tracing::warn!("some tasks do not leave; they end with the process");
+                    break;
+                }
             }
         }
         self.janitor.finish().await;
@@ -191,6 +206,7 @@ impl Leader {
         if self.ended.is_none() {
             self.ended = Some(outcome);
         }
+        self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE);
         self.send(Command::Cancel).await;
     }
 
@@ -224,7 +240,9 @@ impl Leader {
     /// Steps the machine and executes what it says, in order.
     async fn step(&mut self, event: Step) {
         let now = (self.clock)();
-        for action in self.machine.step(event, now) {
+        let actions = self.machine.step(event, now);
+        let finished = actions.iter().any(|action| matches!(action, Action::Final(_)));
+        for action in actions {
             match action {
                 Action::Trigger { epoch, .. } => self.send(Command::Trigger { epoch }).await,
                 Action::PutManifest(parts) => self.put(parts),
@@ -253,11 +271,19 @@ impl Leader {
                     }
                 }
                 Action::Published(epoch) => {
-                    if self.stopping {
+                    // A job that has finished anyway was not stopped.
+                    if self.stopping && !finished {
                         self.end(Outcome::Stopped(Ok(epoch))).await;
                     }
                 }
-                Action::Final(_) => self.end(Outcome::Finished).await,
+                Action::Final(epoch) => {
+                    match tokio::time::timeout(NOTE, self.manifests.finish(epoch)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::warn!(%error, "the end of the job could not be noted"),
+                        Err(_) => tracing::warn!("the end of the job could not be noted: the store takes too long"),
+                    }
+                    self.end(Outcome::Finished).await;
+                }
                 Action::Ignore(event) => tracing::debug!(?event, "ignored"),
             }
         }
@@ -309,5 +335,12 @@ impl Leader {
             Err(error) if error.code == Code::Conflict => self.end(Outcome::Failed { operator: None, error }).await,
             Err(error) => self.step(Step::ManifestFailed { epoch, reason: error.message }).await,
         }
+    }
+}
+
+async fn leave(by: Option<Instant>) {
+    match by {
+        Some(by) => tokio::time::sleep_until(by).await,
+        None => std::future::pending().await,
     }
 }

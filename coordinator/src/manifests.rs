@@ -44,7 +44,7 @@ impl Manifests {
             None => None,
             Some(local) => {
                 let failed = |e| unavailable(format!("cannot use the state directory `{}`", local.display()), e);
-                std::fs::create_dir_all(local).map_err(failed)?;
+                ef_store::create_directory(local).map_err(failed)?;
                 Some(lock(&local.join("lock"))?)
             }
         };
@@ -63,14 +63,22 @@ impl Manifests {
     /// Makes a checkpoint the truth. Once this has returned Ok the manifest is durable. [`Code::Conflict`]: another
     /// process has taken the job over, and nothing that this one does counts any more.
     pub async fn put(&self, manifest: &Manifest) -> Result<()> {
-        // Incarnations are numbered without gaps. Whoever claims the next one between this look and the put finds the
-        // manifest, or puts one of the same epoch and one of the two is refused.
-        let next = Incarnation(manifest.incarnation.0 + 1);
-        if self.root.exists(&incarnation(next)).await? {
-            let message = format!("another process runs this job now: incarnation {next} of `{}` is taken", self.job);
-            return Err(Error::new(Code::Conflict, message));
+        self.check_not_deposed(manifest.incarnation).await?;
+        self.create(&path::manifest(manifest.epoch), manifest.encode()).await?;
+        // Once more: a process that claims the next incarnation looks for manifests only then. So what we go on to
+        // publish it has found; and what it may have missed, because it came between its look and now, nobody
+        // publishes.
+        self.check_not_deposed(manifest.incarnation).await
+    }
+
+    async fn check_not_deposed(&self, ours: Incarnation) -> Result<()> {
+        // Incarnations are numbered without gaps.
+        let next = Incarnation(ours.0 + 1);
+        if !self.root.exists(&incarnation(next)).await? {
+            return Ok(());
         }
-        self.create(&path::manifest(manifest.epoch), manifest.encode()).await
+        let message = format!("another process runs this job now: incarnation {next} of `{}` is taken", self.job);
+        Err(Error::new(Code::Conflict, message))
     }
 
     /// Epochs of all manifests, ascending. They need not be readable.
@@ -81,12 +89,26 @@ impl Manifests {
         Ok(epochs)
     }
 
-    /// The manifest of the newest checkpoint. One that does not read back is an error that names it.
+    /// The manifest of the newest checkpoint, to be called under a claimed incarnation (see [`Manifests::put`]). One
+    /// that does not read back is an error that names it.
     pub async fn latest(&self) -> Result<Option<Manifest>> {
-        match self.list().await?.last() {
-            Some(newest) => Ok(Some(self.get(*newest).await?)),
-            None => Ok(None),
+        let epochs = self.list().await?;
+        if self.root.local.is_some() {
+            // Under the lock epochs only go up.
+            return match epochs.last() {
+                Some(newest) => Ok(Some(self.get(*newest).await?)),
+                None => Ok(None),
+            };
         }
+        // A deposed process may have put one with a high epoch that was never published: the incarnation comes first.
+        let mut newest: Option<Manifest> = None;
+        for epoch in epochs {
+            let manifest = self.get(epoch).await?;
+            if newest.as_ref().is_none_or(|m| (m.incarnation, m.epoch) < (manifest.incarnation, manifest.epoch)) {
+                newest = Some(manifest);
+            }
+        }
+        Ok(newest)
     }
 
     pub async fn get(&self, epoch: Epoch) -> Result<Manifest> {
@@ -100,6 +122,17 @@ impl Manifests {
         let tried =
             self.root.names("shared").await?.iter().filter_map(|name| path::state_file_origin(name)).map(|o| o.1).max();
         Ok(completed.max(tried))
+    }
+
+    /// Notes that the job has ended with this checkpoint and all that its sinks wrote is published.
+    pub async fn finish(&self, epoch: Epoch) -> Result<()> {
+        self.create(&finished(epoch), Bytes::new()).await
+    }
+
+    /// Whether [`Manifests::finish`] was noted for this checkpoint. A terminal checkpoint without it may not be
+    /// published yet.
+    pub async fn is_finished(&self, epoch: Epoch) -> Result<bool> {
+        self.root.exists(&finished(epoch)).await
     }
 
     /// Claims the next number for a deployment; nobody else gets the same. `nonce` is this process's own: by it a
@@ -142,9 +175,15 @@ impl Manifests {
     async fn garbage(&self, incarnation: Incarnation, last_completed: Epoch) -> Result<Vec<String>> {
         let mut manifests = Vec::new();
         for epoch in self.list().await? {
-            manifests.push(self.get(epoch).await.map_err(|e| {
-                Error::new(e.code, format!("nothing is deleted, because references are unknown: {}", e.message))
-            })?);
+            match self.get(epoch).await {
+                Ok(manifest) => manifests.push(manifest),
+                // Retired since it was listed.
+                Err(e) if e.code == Code::NotFound => {}
+                Err(e) => {
+                    let message = format!("nothing is deleted, because references are unknown: {}", e.message);
+                    return Err(Error::new(e.code, message));
+                }
+            }
         }
         Ok(gc::garbage(&manifests, self.root.names("shared").await?, incarnation, last_completed))
     }
@@ -180,7 +219,13 @@ impl Manifests {
 
 /// The jobs that have state here, sorted.
 pub async fn jobs(state: &Root) -> Result<Vec<JobId>> {
-    Ok(state.directories("jobs").await?.into_iter().map(JobId).collect())
+    let names = state.directories("jobs").await?.into_iter();
+    // Job ids do not start with a dot; what does is some other program's.
+    Ok(names.filter(|name| !name.starts_with('.')).map(JobId).collect())
+}
+
+fn finished(epoch: Epoch) -> String {
+    format!("finished/{:020}", epoch.0)
 }
 
 fn incarnation(number: Incarnation) -> String {

@@ -40,7 +40,8 @@ impl Server {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(directory.path().join(BUCKET)).expect("it is ours");
         let files = FileSystem::new(directory.path()).expect("a directory");
-        let store = Store { files, put: tokio::sync::Mutex::new(()), ignores_conditions };
+        let root = directory.path().to_path_buf();
+        let store = Store { root, files, put: tokio::sync::Mutex::new(()), ignores_conditions };
         let mut builder = S3ServiceBuilder::new(store);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -129,6 +130,7 @@ impl Drop for Server {
 
 #[derive(Debug)]
 struct Store {
+    root: PathBuf,
     files: FileSystem,
     put: tokio::sync::Mutex<()>,
     ignores_conditions: bool,
@@ -138,6 +140,10 @@ struct Store {
 impl S3 for Store {
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let _one_at_a_time = self.put.lock().await;
+        // Left to itself it would make the bucket.
+        if !self.root.join(&request.input.bucket).is_dir() {
+            return Err(s3s::s3_error!(NoSuchBucket, "the bucket does not exist"));
+        }
         if self.ignores_conditions {
             request.input.if_none_match = None;
         }

@@ -24,9 +24,10 @@ use object_store::memory::InMemory;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart, path::Path as ObjectPath,
 };
-use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -87,7 +88,7 @@ impl Root {
                     let message = format!("cannot use the state directory `{}`: {e}", directory.display());
                     Error::new(Code::Unavailable, message)
                 };
-                std::fs::create_dir_all(directory).map_err(|e| failed(&e))?;
+                create_directory(directory).map_err(|e| failed(&e))?;
                 let store = LocalFileSystem::new_with_prefix(directory).map_err(|e| failed(&e))?;
                 Ok(Root { store: Arc::new(store), prefix: ObjectPath::default(), local: Some(directory.clone()) })
             }
@@ -247,6 +248,18 @@ impl Root {
         names.sort();
         Ok(names)
     }
+}
+
+/// Creates a directory and those above it, so that a power loss does not take them away again.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    std::fs::create_dir_all(directory)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn create_only() -> PutOptions {

@@ -12,9 +12,5 @@ pub struct Args {
 pub fn run(args: Args) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "efctl", &mut script);
-    use std::io::Write;
-    match std::io::stdout().write_all(&script) {
-        Ok(()) => Exit::Done,
-        Err(error) => Exit::Failed(format!("cannot write the script: {error}")),
-    }
+    Exit::printed(&String::from_utf8_lossy(&script))
 }

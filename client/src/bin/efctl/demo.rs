@@ -5,6 +5,7 @@ use super::Exit;
 use super::live::Live;
 use super::run::{finish, start_log};
 use ef_client::embedded::{self, Resume, RunOptions};
+use ef_client::output::tell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -59,10 +60,9 @@ pub fn run(args: Args) -> Exit {
         Err(message) => return Exit::Usage(message),
     };
     if args.explain {
-        println!("{}", ef_proto::plan::text(&plan).trim_end());
-        return Exit::Done;
+        return Exit::printed(&format!("{}\n", ef_proto::plan::text(&plan).trim_end()));
     }
-    eprintln!("{} readings of simulated pumps; alerts as the model raises them:", args.rows);
+    tell(format_args!("{} readings of simulated pumps; alerts as the model raises them:", args.rows));
     start_log();
     let options = RunOptions { plan, state_dir: None, resume: Resume::Fresh, memory_bytes: None, commit_early: false };
     let live = std::io::stderr().is_terminal();
@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Exit {
     let exit = finish(ended, None, false);
     if matches!(exit, Exit::Done) {
         match count(&verdicts) {
-            Ok(counts) => println!("{counts}"),
+            Ok(counts) => return Exit::printed(&format!("{counts}\n")),
             Err(message) => return Exit::Failed(message),
         }
     }

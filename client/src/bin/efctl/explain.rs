@@ -37,6 +37,5 @@ pub fn run(args: Args) -> Exit {
             Err(error) => return Exit::Failed(format!("cannot write the plan as JSON: {error}")),
         },
     };
-    println!("{}", text.trim_end());
-    Exit::Done
+    Exit::printed(&format!("{}\n", text.trim_end()))
 }

@@ -13,6 +13,7 @@ mod run;
 mod version;
 
 use clap::{Parser, Subcommand};
+use ef_client::output;
 use std::process::ExitCode;
 
 /// A batch is a few large buffers that live for a millisecond: glibc's allocator gives them back to the kernel and takes
@@ -53,6 +54,15 @@ enum Exit {
     Interrupted,
 }
 
+impl Exit {
+    fn printed(text: &str) -> Exit {
+        match output::print(text) {
+            Ok(()) => Exit::Done,
+            Err(message) => Exit::Failed(message),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command {
@@ -68,11 +78,11 @@ fn main() -> ExitCode {
     match exit {
         Exit::Done => ExitCode::SUCCESS,
         Exit::Failed(message) => {
-            eprintln!("error: {message}");
+            output::tell(format_args!("error: {message}"));
             ExitCode::from(1)
         }
         Exit::Usage(message) => {
-            eprintln!("error: {message}");
+            output::tell(format_args!("error: {message}"));
             ExitCode::from(2)
         }
         Exit::Interrupted => ExitCode::from(130),

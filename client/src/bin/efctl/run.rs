@@ -3,6 +3,7 @@
 use super::Exit;
 use super::live::Live;
 use ef_client::embedded::{self, Ended, Resume, RunOptions};
+use ef_client::output::tell;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -88,8 +89,8 @@ pub fn run(args: Args) -> Exit {
     };
     let memory_bytes = match args.memory.as_deref().map(ef_proto::connector::parse_memory_bytes) {
         None => None,
-        Some(Some(bytes)) => Some(bytes),
-        Some(None) => return Exit::Usage("--memory: a size such as 256mb or 1 GiB is accepted".into()),
+        Some(Some(bytes)) if bytes >= embedded::MEMORY_BYTES_MIN => Some(bytes),
+        Some(_) => return Exit::Usage("--memory: a size such as 256mb or 1 GiB is accepted, 1mb at least".into()),
     };
     let resume = match args.restore {
         Some(path) => Resume::From(path),
@@ -135,7 +136,7 @@ pub fn finish(ended: Result<Ended, String>, summary_json: Option<&std::path::Pat
         }
     }
     if !quiet {
-        eprintln!("{}", ended.summary);
+        tell(&ended.summary);
     }
     match (ended.summary.status.as_str(), ended.summary.error) {
         ("failed", error) => Exit::Failed(error.unwrap_or_else(|| "the job failed".into())),

@@ -8,6 +8,5 @@ pub fn run() -> Exit {
         (true, false) => "embedded worker (rocksdb, onnx, functions)",
         (false, _) => "client only",
     };
-    println!("efctl {} ({embedded})", env!("CARGO_PKG_VERSION"));
-    Exit::Done
+    Exit::printed(&format!("efctl {} ({embedded})\n", env!("CARGO_PKG_VERSION")))
 }
