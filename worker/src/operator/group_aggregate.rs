@@ -224,6 +224,8 @@ impl Operator for GroupAggregate {
         if rows == 0 {
             return Ok(());
         }
+        // Before the look-up, which asks what has expired: rows come before the first tick of the clock.
+        self.now = self.now.max(scope.now_ms);
         let columns: Vec<ArrayRef> = self.plan.keys.iter().map(|key| batch.column(*key).clone()).collect();
         hash_rows(&columns, &mut self.hashes)?;
         let mut groups = std::mem::take(&mut self.groups);

@@ -115,3 +115,39 @@ fn state_expires_by_the_clock() {
         assert_eq!(rows_of(&out.sink.main), [insert.clone(), insert], "an expired key starts again, without a -D");
     }
 }
+
+fn row_of(key: i64) -> Vec<Value> {
+    let mut row = vec![Value::Null; 8];
+    row[0] = Value::Int(key);
+    row
+}
+
+#[test]
+fn rows_before_the_first_tick_of_the_clock_do_not_expire_at_it() {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: count.clone(), retracting: false, ttl_ms: Some(1000) };
+    let make = || GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
+    for kind in [Kind::Memory, Kind::Disk] {
+        let mut operator = make();
+        let mut out = World::new(kind);
+        operator.restore(&mut out.store, &[]).unwrap();
+        operator.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_000)).unwrap();
+        operator.on_clock(&mut out.at(10_010)).unwrap();
+        operator.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_020)).unwrap();
+        // After a restore too, and there a group that is touched first is kept by what it was touched at.
+        let mut fresh = make();
+        restart(&mut operator, &mut fresh, &mut out);
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_900)).unwrap();
+        fresh.on_clock(&mut out.at(11_500)).unwrap();
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(11_600)).unwrap();
+        let last = rows_of(&out.sink.main).pop();
+        assert_eq!(last, Some([1, 4, 2].map(Value::Int).to_vec()), "{kind:?}: the fourth row updates the same count");
+        // And one that had expired while the job was down starts again.
+        let mut fresh = make();
+        restart(&mut operator, &mut fresh, &mut out);
+        fresh.on_clock(&mut out.at(20_000)).unwrap();
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(20_000)).unwrap();
+        let last = rows_of(&out.sink.main).pop();
+        assert_eq!(last, Some([1, 1, 0].map(Value::Int).to_vec()), "{kind:?}");
+    }
+}
