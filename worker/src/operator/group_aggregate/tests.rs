@@ -151,3 +151,47 @@ fn rows_before_the_first_tick_of_the_clock_do_not_expire_at_it() {
         assert_eq!(last, Some([1, 1, 0].map(Value::Int).to_vec()), "{kind:?}");
     }
 }
+
+#[test]
+fn groups_that_are_in_the_store_only_expire_there_unless_they_were_updated_since() {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: count.clone(), retracting: false, ttl_ms: Some(1000) };
+    let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let rows: Vec<Vec<Value>> = (0..100).map(row_of).collect();
+    operator.on_batch(0, batch_of(&rows), &mut out.at(10_000)).unwrap();
+    operator.spill(&mut out.store).unwrap();
+    operator.on_clock(&mut out.at(10_500)).unwrap();
+    assert_eq!(out.store.map.len(), 100, "none has expired");
+    operator.on_batch(0, batch_of(&[row_of(7)]), &mut out.at(10_900)).unwrap();
+    (11_000..13_000).step_by(10).for_each(|now| {
+        operator.on_clock(&mut out.at(now)).unwrap();
+        if now < 11_800 {
+            operator.on_batch(0, batch_of(&[row_of(7)]), &mut out.at(now)).unwrap();
+        }
+        if now == 12_500 {
+            operator.spill(&mut out.store).unwrap();
+            assert_eq!(out.store.map.len(), 1, "the one that was updated is put again");
+        }
+    });
+    let last = rows_of(&out.sink.main).pop().unwrap();
+    assert_eq!(last[2], Value::Int(2), "it was never forgotten");
+    (13_000..15_000).step_by(10).for_each(|now| operator.on_clock(&mut out.at(now)).unwrap());
+    assert!(out.store.map.is_empty());
+}
+
+#[test]
+fn spilling_frees_the_memory_of_the_table() {
+    let mut aggregates = aggregates(false);
+    aggregates.truncate(3);
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: aggregates.clone(), retracting: false, ttl_ms: None };
+    let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &aggregates, &[]).with_op(), 16).unwrap();
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let rows: Vec<Vec<Value>> = (0..5000).map(row_of).collect();
+    operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
+    let full = operator.memory_bytes();
+    operator.spill(&mut out.store).unwrap();
+    assert!(operator.memory_bytes() * 10 < full, "{} of {full} bytes are left", operator.memory_bytes());
+}
