@@ -29,7 +29,7 @@ pub fn build(
             Box::new(SessionAggregate::new(spec, input(0)?, output, max_parallelism)?)
         }
         OperatorKind::WindowAggregate(spec) => {
-            Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism)?)
+            Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism, key_groups)?)
         }
         OperatorKind::GroupAggregate(spec) => Box::new(GroupAggregate::new(spec, input(0)?, output, max_parallelism)?),
         OperatorKind::WindowJoin(spec) => {

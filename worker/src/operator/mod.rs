@@ -12,6 +12,7 @@ pub mod accumulate;
 mod build;
 pub mod calc;
 pub mod group_aggregate;
+mod group_set;
 #[cfg(test)]
 mod map_store;
 pub mod predict;
