@@ -32,6 +32,18 @@ impl GroupSet {
         self.0.is_empty()
     }
 
+    /// Takes one out.
+    pub fn pop(&mut self) -> Option<u16> {
+        let word = self.0.last_mut()?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        let group = (self.0.len() - 1) as u16 * 64 + bit as u16;
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
+        Some(group)
+    }
+
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -60,5 +72,8 @@ mod tests {
         assert_eq!(part.iter().collect::<Vec<_>>(), [64, 700]);
         part.extend(&set);
         assert_eq!(part, set);
+        let mut popped: Vec<u16> = std::iter::from_fn(|| set.pop()).collect();
+        popped.sort_unstable();
+        assert_eq!((popped, set.is_empty()), (vec![3, 63, 64, 700, 65_535], true));
     }
 }
