@@ -26,10 +26,10 @@ pub fn build(
         OperatorKind::Calc(spec) => Box::new(Calc::new(spec, input(0)?, output)?),
         OperatorKind::WindowAssign(spec) => Box::new(WindowAssign::new(spec, input(0)?, output)?),
         OperatorKind::WindowAggregate(spec) if matches!(spec.window, Window::Session { .. }) => {
-            Box::new(SessionAggregate::new(spec, input(0)?, output, max_parallelism)?)
+            Box::new(SessionAggregate::new(spec, input(0)?, output, max_parallelism, key_groups)?)
         }
         OperatorKind::WindowAggregate(spec) => {
-            Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism)?)
+            Box::new(WindowAggregate::new(spec, input(0)?, output, max_parallelism, key_groups)?)
         }
         OperatorKind::GroupAggregate(spec) => Box::new(GroupAggregate::new(spec, input(0)?, output, max_parallelism)?),
         OperatorKind::WindowJoin(spec) => {

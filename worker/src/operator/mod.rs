@@ -12,6 +12,7 @@ pub mod accumulate;
 mod build;
 pub mod calc;
 pub mod group_aggregate;
+mod group_set;
 #[cfg(test)]
 mod map_store;
 pub mod predict;
@@ -68,7 +69,8 @@ pub trait Operator: Send {
         false
     }
 
-    /// A barrier is about to pass: emit what must not stay behind it (a local aggregate's partial results).
+    /// A barrier is about to pass, or word that the input is idle: emit what must not stay behind it (a local
+    /// aggregate's partial results).
     fn before_barrier(&mut self, _scope: &mut Scope<'_>) -> Result<()> {
         Ok(())
     }
@@ -105,12 +107,13 @@ pub trait Operator: Send {
         false
     }
 
-    /// Rows that came too late for every window, since the start.
+    /// Rows that came too late for every window. All counters are of this run: state does not carry them over a
+    /// restore, just as rows in and out are not.
     fn late_rows(&self) -> u64 {
         0
     }
 
-    /// Rows without a window because their time was NULL, since the start.
+    /// Rows without a window because their time was NULL, in this run.
     fn null_time_rows(&self) -> u64 {
         0
     }

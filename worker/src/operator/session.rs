@@ -3,23 +3,37 @@
 //! millisecond. A row is late iff the session that it would be in (open ones included) has ended by the watermark.
 //!
 //! A session has one timer, set to the end it had then; when the timer is due and the session has grown, it is set
-//! again. So a row costs no timer work. State: key group u16 BE, the key's bytes → the key's sessions.
+//! again. So a row costs no timer work.
+//!
+//! Over Disk the tables here are a write-back cache: they may be spilled, and then a key's sessions come back when it
+//! has a row, or when the time for which the store has a timer of it is near. [`cold`] has the layout of the state.
 
 use super::accumulate::Accumulators;
-use super::store_keys::StoreKeys;
 use super::window_aggregate::per_milli;
 use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
 use crate::keys::{KeyTable, NO_GROUP, Selection, as_i64, hash_rows};
-use crate::state::{Kind, Store};
+use crate::state::Store;
 use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMillisecondArray, UInt32Array};
 use arrow_schema::SchemaRef;
-use ef_proto::keys::key_group;
+use cold::Cold;
 use ef_proto::plan::{self, Output, Phase, Time, Window};
 use ef_proto::schema::{DataType, Schema};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+
+mod cold;
+mod stored;
+
+/// Changed since the last put.
+const DIRTY: u8 = 1;
+/// The store has an entry of the key.
+const STORED: u8 = 2;
+
+/// Restored sessions that are kept in memory over Disk; the others wait in the store.
+const RESTORE_BYTES: usize = 16 << 20;
 
 /// An open session; its number is also its group in the accumulators.
 #[derive(Clone, Copy)]
@@ -39,11 +53,13 @@ pub struct SessionAggregate {
     gap: i64,
     schema: SchemaRef,
     max_parallelism: u16,
+    key_groups: Range<u16>,
+    key_types: Vec<DataType>,
     keys: KeyTable,
     /// A key's first session, by the key's group.
     heads: Vec<u32>,
-    /// Keys whose sessions changed since the last put.
-    dirty: Vec<bool>,
+    /// By the key's group.
+    flags: Vec<u8>,
     sessions: Vec<Session>,
     free: Vec<u32>,
     accumulators: Accumulators,
@@ -56,8 +72,9 @@ pub struct SessionAggregate {
     arrived: u64,
     late: u64,
     null_time: u64,
-    disk: bool,
-    /// Store keys without sessions since the last put.
+    cold: Cold,
+    restore_bytes: usize,
+    /// Store keys without sessions since the last write.
     deleted: Vec<Vec<u8>>,
     hashes: Vec<u64>,
     groups: Vec<u32>,
@@ -77,6 +94,7 @@ impl SessionAggregate {
         input: &Schema,
         output: &Schema,
         max_parallelism: u16,
+        key_groups: Range<u16>,
     ) -> Result<SessionAggregate> {
         let broken = |what: &str| Error::new(Code::Internal, format!("session aggregate: {what}"));
         let Window::Session { gap_ms } = plan.window else { return Err(broken("not a SESSION window")) };
@@ -95,9 +113,11 @@ impl SessionAggregate {
             gap: gap_ms,
             schema: output.to_arrow(),
             max_parallelism,
+            key_groups,
             keys: KeyTable::new(&types)?,
+            key_types: types,
             heads: Vec::new(),
-            dirty: Vec::new(),
+            flags: Vec::new(),
             sessions: Vec::new(),
             free: Vec::new(),
             accumulators: Accumulators::new(&plan.aggregates, false)?,
@@ -108,7 +128,8 @@ impl SessionAggregate {
             arrived: 0,
             late: 0,
             null_time: 0,
-            disk: false,
+            cold: Cold::default(),
+            restore_bytes: RESTORE_BYTES,
             deleted: Vec::new(),
             hashes: Vec::new(),
             groups: Vec::new(),
@@ -124,9 +145,14 @@ impl SessionAggregate {
         self.sessions[session as usize].last.saturating_add(self.gap)
     }
 
+    /// Where the timer of a session with this last row belongs: its end, rounded up.
+    fn due(&self, last: i64) -> i64 {
+        let end = last.saturating_add(self.gap);
+        end.saturating_add(end.wrapping_neg().rem_euclid(self.grain))
+    }
+
     fn set_timer(&mut self, session: u32) {
-        let end = self.end(session);
-        let due = end.saturating_add((-end).rem_euclid(self.grain));
+        let due = self.due(self.sessions[session as usize].last);
         self.timers.entry(due).or_default().push(session);
     }
 
@@ -251,9 +277,33 @@ impl SessionAggregate {
     }
 
     fn fire_until(&mut self, time: i64, scope: &mut Scope<'_>) -> Result<()> {
-        let mut due: Vec<(i64, i64, u32)> = Vec::new();
         // Timers are rounded up: the buckets that may hold an end of time + 1 reach one grain further.
         let reach = time.saturating_add(1).saturating_add(self.grain - 1);
+        loop {
+            let keys = self.cold.take_due(reach, BATCH_ROWS, scope.store)?;
+            self.load_due(&keys, reach, scope.store)?;
+            self.fire_loaded(time, reach, scope)?;
+            if keys.is_empty() {
+                break;
+            }
+        }
+        self.watermark = self.watermark.max(time);
+        Ok(())
+    }
+
+    /// Forgets those of these keys that have no session here; they are new to the table.
+    fn remove_empty(&mut self, keys: &[u32]) {
+        for key in keys {
+            if self.heads[*key as usize] == NO_GROUP {
+                self.flags[*key as usize] = 0;
+                self.keys.remove(*key);
+            }
+        }
+    }
+
+    /// Fires what is due by `time` of the sessions in memory.
+    fn fire_loaded(&mut self, time: i64, reach: i64, scope: &mut Scope<'_>) -> Result<()> {
+        let mut due: Vec<(i64, i64, u32)> = Vec::new();
         let mut again = Vec::new();
         while let Some(entry) = self.timers.first_entry() {
             if *entry.key() > reach {
@@ -290,12 +340,11 @@ impl SessionAggregate {
             self.accumulators.reset(number);
             self.sessions[number as usize].open = false;
             self.free.push(number);
-            self.dirty[key as usize] = true;
+            self.flags[key as usize] |= DIRTY;
             if self.heads[key as usize] == NO_GROUP {
                 self.forget_key(key);
             }
         }
-        self.watermark = self.watermark.max(time);
         Ok(())
     }
 
@@ -305,49 +354,19 @@ impl SessionAggregate {
     }
 
     fn forget_key(&mut self, key: u32) {
-        if self.disk {
+        if self.flags[key as usize] & STORED != 0 {
             let mut bytes = Vec::new();
             self.store_key(key, &mut bytes);
             self.deleted.push(bytes);
         }
-        self.dirty[key as usize] = false;
+        self.flags[key as usize] = 0;
         self.keys.remove(key);
-    }
-
-    fn store_key(&self, key: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&key_group(self.keys.hash_of(key), self.max_parallelism).to_be_bytes());
-        self.keys.encode(key, out);
     }
 
     fn resize_keys(&mut self) {
         let bound = self.keys.bound().max(self.heads.len());
         self.heads.resize(bound, NO_GROUP);
-        self.dirty.resize(bound, false);
-    }
-
-    fn load(&mut self, key: u32, mut value: &[u8]) -> Result<()> {
-        let broken = || Error::corrupt("a value of a session's state is cut short");
-        while !value.is_empty() {
-            let (start, rest) = value.split_first_chunk::<8>().ok_or_else(broken)?;
-            let (last, rest) = rest.split_first_chunk::<8>().ok_or_else(broken)?;
-            value = rest;
-            let number = self.open(key, i64::from_le_bytes(*start), i64::from_le_bytes(*last));
-            self.arrived = self.arrived.max(1 + self.accumulators.merge_bytes(number, &mut value)?);
-        }
-        Ok(())
-    }
-
-    fn take_in(&mut self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
-        let columns = self.keys.decode(&keys)?;
-        hash_rows(&columns, &mut self.hashes)?;
-        let mut groups = Vec::new();
-        self.keys.intern(&columns, &self.hashes, Selection::All(entries.len()), &mut groups)?;
-        self.resize_keys();
-        groups.iter().zip(entries).try_for_each(|(key, (_, value))| self.load(*key, value))
+        self.flags.resize(bound, 0);
     }
 }
 
@@ -365,6 +384,9 @@ impl Operator for SessionAggregate {
         self.keys.intern(&columns, &hashes, Selection::All(rows), &mut groups)?;
         self.resize_keys();
         let fresh: Vec<u32> = self.keys.fresh().iter().map(|(key, _)| *key).collect();
+        if !self.cold.is_empty() {
+            self.look_up(&fresh, None, scope.store)?;
+        }
 
         let first = self.arrived;
         self.arrived += rows as u64;
@@ -388,7 +410,7 @@ impl Operator for SessionAggregate {
                     values.map_or(now, |values| if unit == 1 { values[row] } else { values[row].div_euclid(unit) });
                 match self.place(*key, time, &mut pending, batch.columns(), first)? {
                     Some(session) => {
-                        self.dirty[*key as usize] = true;
+                        self.flags[*key as usize] |= DIRTY;
                         pending.rows.push(row as u32);
                         pending.sessions.push(session);
                     }
@@ -398,12 +420,7 @@ impl Operator for SessionAggregate {
         }
         self.flush(&mut pending, batch.columns(), first)?;
         // Keys that came with late rows only have no session.
-        for key in fresh {
-            if self.heads[key as usize] == NO_GROUP {
-                self.dirty[key as usize] = false;
-                self.keys.remove(key);
-            }
-        }
+        self.remove_empty(&fresh);
         self.late += late.len() as u64;
         if !late.is_empty() && self.plan.late_output {
             let late = arrow_select::take::take_record_batch(&batch, &UInt32Array::from(late))
@@ -438,33 +455,7 @@ impl Operator for SessionAggregate {
     }
 
     fn snapshot(&mut self, store: &mut dyn Store) -> Result<Vec<u8>> {
-        let all = store.kind() == Kind::Memory;
-        for key in self.deleted.drain(..) {
-            store.delete(&key)?;
-        }
-        let mut sorted = StoreKeys::default();
-        for key in 0..self.heads.len() as u32 {
-            let changed = std::mem::take(&mut self.dirty[key as usize]);
-            if self.heads[key as usize] != NO_GROUP && (all || changed) {
-                sorted.push(key, |out| self.store_key(key, out));
-            }
-        }
-        if !all {
-            sorted.sort();
-        }
-        let mut value = Vec::new();
-        for (bytes, key) in sorted.iter() {
-            value.clear();
-            let mut at = self.heads[key as usize];
-            while at != NO_GROUP {
-                let session = self.sessions[at as usize];
-                value.extend_from_slice(&session.start.to_le_bytes());
-                value.extend_from_slice(&session.last.to_le_bytes());
-                self.accumulators.put(at, &mut value);
-                at = session.next;
-            }
-            store.put(bytes, &value)?;
-        }
+        self.write(store)?;
         let mut blob = vec![VERSION];
         blob.extend_from_slice(&self.watermark.to_le_bytes());
         blob.extend_from_slice(&self.arrived.to_le_bytes());
@@ -472,7 +463,6 @@ impl Operator for SessionAggregate {
     }
 
     fn restore(&mut self, store: &mut dyn Store, blobs: &[Vec<u8>]) -> Result<()> {
-        self.disk = store.kind() == Kind::Disk;
         let mut watermark: Option<i64> = None;
         for blob in blobs {
             let broken = || Error::corrupt("the state of a session aggregate has an unknown form");
@@ -483,26 +473,22 @@ impl Operator for SessionAggregate {
             self.arrived = self.arrived.max(u64::from_le_bytes(arrived.try_into().map_err(|_| broken())?));
         }
         self.watermark = watermark.unwrap_or(i64::MIN);
-        // Sessions have timers, so all of them come to memory, whatever the store.
-        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        store.scan(&[], &[0xff; 32], &mut |key, value| {
-            let key = key.get(2..).ok_or_else(|| Error::corrupt("a key of a session's state is cut short"))?;
-            entries.push((key.to_vec(), value.to_vec()));
-            if entries.len() == 4096 {
-                self.take_in(&entries)?;
-                entries.clear();
-            }
-            Ok(true)
-        })?;
-        self.take_in(&entries)?;
-        store.forget_restored();
-        Ok(())
+        self.take_all(store)
+    }
+
+    fn spill(&mut self, store: &mut dyn Store) -> Result<()> {
+        self.move_out(store)
     }
 
     fn memory_bytes(&self) -> usize {
         let sessions = self.sessions.capacity() * std::mem::size_of::<Session>();
         let timers = (self.sessions.len() + self.timers.len() * 16) * 4;
-        self.keys.memory_bytes() + self.accumulators.memory_bytes() + self.heads.capacity() * 5 + sessions + timers
+        self.keys.memory_bytes()
+            + self.accumulators.memory_bytes()
+            + self.heads.capacity() * 5
+            + sessions
+            + timers
+            + self.cold.memory_bytes()
     }
 
     fn keyed(&self) -> bool {
@@ -518,8 +504,8 @@ impl Operator for SessionAggregate {
     }
 }
 
-/// Version of the blob.
-const VERSION: u8 = 1;
+/// Version of the blob, and of the layout of the state.
+const VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests;

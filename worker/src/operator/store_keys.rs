@@ -44,10 +44,6 @@ impl StoreKeys {
         self.entries.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| key_of(bytes, a).cmp(key_of(bytes, b))));
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The keys and their groups.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
         self.entries.iter().map(|entry| (key_of(&self.bytes, entry), entry.group))

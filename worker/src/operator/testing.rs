@@ -18,11 +18,14 @@ use std::sync::Arc;
 pub struct MapStore {
     pub kind: Kind,
     pub map: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Calls so far.
+    pub scans: usize,
+    pub range_deletes: usize,
 }
 
 impl MapStore {
     pub fn new(kind: Kind) -> MapStore {
-        MapStore { kind, map: BTreeMap::new() }
+        MapStore { kind, map: BTreeMap::new(), scans: 0, range_deletes: 0 }
     }
 }
 
@@ -42,6 +45,7 @@ impl Store for MapStore {
     }
 
     fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+        self.range_deletes += 1;
         self.map.retain(|key, _| !(from <= key.as_slice() && key.as_slice() < to));
         Ok(())
     }
@@ -51,6 +55,7 @@ impl Store for MapStore {
     }
 
     fn scan(&mut self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+        self.scans += 1;
         for (key, value) in self.map.range(from.to_vec()..to.to_vec()) {
             if !visit(key, value)? {
                 break;

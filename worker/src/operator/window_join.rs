@@ -62,11 +62,16 @@ impl WindowJoin {
             }
         };
         let (left_keys, right_keys): (Vec<_>, Vec<_>) = spec.keys.iter().copied().unzip();
+        // Rows are stored under the key group by which the plan brings them here, or another subtask would be given
+        // them at the next restore: without keys that is the window's.
+        let stored_by = |keys: &[usize], window: (usize, usize)| {
+            if keys.is_empty() { vec![window.0, window.1] } else { keys.to_vec() }
+        };
         let (left, right) = (left.to_arrow(), right.to_arrow());
         Ok(WindowJoin {
             codecs: [
-                Codec::new(0, left_keys.clone(), left.clone(), max_parallelism)?,
-                Codec::new(1, right_keys.clone(), right.clone(), max_parallelism)?,
+                Codec::new(0, stored_by(&left_keys, spec.left_window), left.clone(), max_parallelism)?,
+                Codec::new(1, stored_by(&right_keys, spec.right_window), right.clone(), max_parallelism)?,
             ],
             pairs: Pairs::new(spec.kind, [left_keys, right_keys], filter, left, right)?,
             window_columns: [spec.left_window, spec.right_window],
@@ -200,23 +205,18 @@ impl Operator for WindowJoin {
                 }
             }
         }
-        Ok([self.watermark.to_le_bytes(), self.late.to_le_bytes()].concat())
+        Ok(self.watermark.to_le_bytes().to_vec())
     }
 
     fn restore(&mut self, store: &mut dyn Store, blobs: &[Vec<u8>]) -> Result<()> {
         self.kind = store.kind();
         let mut watermark = None;
         for blob in blobs {
-            let (time, late) = blob
-                .split_first_chunk()
-                .and_then(|(time, late)| Some((i64::from_le_bytes(*time), u64::from_le_bytes(late.try_into().ok()?))))
-                .ok_or_else(|| Error::corrupt(format!("a window join's state is {} bytes, not 16", blob.len())))?;
+            let time = blob.as_slice().try_into().map(i64::from_le_bytes);
+            let time =
+                time.map_err(|_| Error::corrupt(format!("a window join's state is {} bytes, not 8", blob.len())))?;
             // Barriers are aligned, so the watermarks are equal; were they not, the least makes no row late wrongly.
             watermark = Some(watermark.map_or(time, |least: i64| least.min(time)));
-            // Every subtask is given every blob: the first one goes on counting.
-            if self.key_groups.start == 0 {
-                self.late += late;
-            }
         }
         self.watermark = watermark.unwrap_or(i64::MIN);
         let (from, to) = (self.key_groups.start.to_be_bytes(), self.key_groups.end.to_be_bytes());

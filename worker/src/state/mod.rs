@@ -69,11 +69,12 @@ pub trait Store: Send {
     fn memory_bytes(&self) -> usize;
 }
 
-/// One old subtask's state, downloaded: its keyed files lie in `directory` under their names.
+/// One old subtask's state, downloaded: its keyed files lie in `directory` under their names, and go with the value:
+/// a store takes over what it needs of them.
 #[derive(Debug)]
 pub struct Restored {
     pub state: ef_proto::checkpoint::SubtaskState,
-    pub directory: PathBuf,
+    pub directory: tempdir::Owned,
 }
 
 /// A snapshot on local disk or in memory, ready for upload. Dropping it removes the local files.

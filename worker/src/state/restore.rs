@@ -15,7 +15,7 @@ pub fn entries(parent: &Restored, key_groups: &Range<u16>, visit: Visit<'_>) -> 
     match parent.state.layout {
         Layout::Entries => {
             for file in &parent.state.keyed {
-                let path = parent.directory.join(&file.name);
+                let path = parent.directory.path().join(&file.name);
                 let opened = File::open(&path).unavailable(|| format!("cannot open `{}`", path.display()))?;
                 let go_on = snapshot::read(BufReader::new(opened), &file.path, &mut |key, value| {
                     if contains(key_groups, key) { visit(key, value) } else { Ok(true) }

@@ -284,7 +284,7 @@ fn link_files(parent: &Restored, db: &Path) -> Result<()> {
     let failed = || format!("cannot restore RocksDB's files to `{}`", db.display());
     std::fs::create_dir_all(db).unavailable(failed)?;
     for file in &parent.state.keyed {
-        let (from, to) = (parent.directory.join(&file.name), db.join(&file.name));
+        let (from, to) = (parent.directory.path().join(&file.name), db.join(&file.name));
         if !(file.name.ends_with(".sst") && std::fs::hard_link(&from, &to).is_ok()) {
             std::fs::copy(&from, &to).unavailable(failed)?;
         }
@@ -294,7 +294,7 @@ fn link_files(parent: &Restored, db: &Path) -> Result<()> {
 
 /// Visits the entries of a downloaded RocksDB that belong to `key_groups`, in key order.
 pub(super) fn read_downloaded(parent: &Restored, key_groups: &Range<u16>, visit: Visit<'_>) -> Result<()> {
-    let db = DB::open_for_read_only(&Options::default(), &parent.directory, false)
+    let db = DB::open_for_read_only(&Options::default(), parent.directory.path(), false)
         .corrupt(|| format!("cannot open the restored state of subtask {}", parent.state.index))?;
     scan(&db, &key_groups.start.to_be_bytes(), Some(&key_groups.end.to_be_bytes()), visit)
 }

@@ -3,7 +3,7 @@
 //! An object is never overwritten and never deleted here; what a failed checkpoint leaves behind, the leader's garbage
 //! collection finds by its name. After `upload` has returned, the objects survive a power cut.
 
-use super::{Content, Restored, Staged, StagedFile, durable};
+use super::{Content, Restored, Staged, StagedFile, durable, tempdir};
 use crate::error::{Code, Context, Error, Result};
 use bytes::Bytes;
 use ef_proto::checkpoint::{StateFile, SubtaskState, path};
@@ -121,6 +121,7 @@ fn checksum(path: &Path) -> Result<(u64, u32)> {
 /// Downloads a subtask's keyed files into `directory`, which is created.
 pub async fn download(root: &Root, state: SubtaskState, directory: PathBuf) -> Result<Restored> {
     std::fs::create_dir_all(&directory).unavailable(|| format!("cannot create `{}`", directory.display()))?;
+    let directory = tempdir::Owned::new(directory);
     for file in &state.keyed {
         let plain = !file.name.is_empty() && !file.name.contains(['/', '\\']) && !file.name.starts_with('.');
         if !plain {
@@ -132,7 +133,7 @@ pub async fn download(root: &Root, state: SubtaskState, directory: PathBuf) -> R
     }
     // Each download owns what it needs: a stream of borrowing futures is not known to be Send.
     let downloads = state.keyed.clone().into_iter().map(|file| {
-        let (root, target) = (root.clone(), directory.join(&file.name));
+        let (root, target) = (root.clone(), directory.path().join(&file.name));
         async move {
             let mut out = File::create(&target).unavailable(|| format!("cannot create `{}`", target.display()))?;
             get(&root, &file, &mut out).await

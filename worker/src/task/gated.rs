@@ -95,7 +95,10 @@ impl GatedTask {
         match change {
             Change::None => Ok(()),
             Change::Advanced(watermark) => self.root.on_watermark(watermark, now_ms),
-            Change::Idle => self.root.on_idle(),
+            Change::Idle(reached) => {
+                reached.map_or(Ok(()), |watermark| self.root.on_watermark(watermark, now_ms))?;
+                self.root.on_idle(now_ms)
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Control`] messages, and answers with [`TaskEvent`]s; it never touches the network or the object store.
 
 mod gated;
+mod lanes;
 mod node;
 mod outputs;
 mod row_time;

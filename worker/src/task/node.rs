@@ -80,7 +80,9 @@ impl Node {
         self.outputs.watermark(watermark)
     }
 
-    pub fn on_idle(&mut self) -> Run {
+    /// Those below will no longer wait for us: what the operator has gathered for them must not come after that.
+    pub fn on_idle(&mut self, now_ms: i64) -> Run {
+        self.call(now_ms, |operator, scope| operator.before_barrier(scope))?;
         self.outputs.idle()
     }
 
@@ -149,7 +151,7 @@ impl Node {
     pub fn on_end(&mut self, now_ms: i64) -> Run {
         self.call(now_ms, |operator, scope| operator.on_end(scope))?;
         if let Body::Operator(operator) = &self.body {
-            self.outputs.metrics.late_rows.store(operator.late_rows(), Ordering::Relaxed);
+            count_dropped(operator.as_ref(), &self.outputs.metrics);
         }
         self.over = self.outputs.metrics.watermark_ms.load(Ordering::Relaxed) == END_OF_TIME;
         if let Body::Sink(sink) = &mut self.body {
@@ -204,4 +206,55 @@ pub(super) fn failed(subtask: SubtaskId, name: &str, error: Error) -> Exit {
     let message =
         if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
     Exit::Failed(subtask.operator, Error::new(error.code, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outputs::{ExchangeOutput, Out, Target};
+    use super::*;
+    use crate::exchange::{Received, gate};
+    use crate::frame::Frame;
+    use crate::state::MemoryStore;
+    use arrow_array::RecordBatchOptions;
+    use arrow_schema::Schema;
+    use ef_proto::ids::OperatorId;
+    use ef_proto::plan::Output;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Keeps its rows until a barrier, as a local aggregate does.
+    struct Gathers(Option<RecordBatch>);
+
+    impl Operator for Gathers {
+        fn on_batch(&mut self, _input: usize, batch: RecordBatch, _scope: &mut Scope<'_>) -> Result<()> {
+            self.0 = Some(batch);
+            Ok(())
+        }
+
+        fn before_barrier(&mut self, scope: &mut Scope<'_>) -> Result<()> {
+            self.0.take().map_or(Ok(()), |batch| scope.out.emit(batch))
+        }
+    }
+
+    #[test]
+    fn what_an_operator_has_gathered_leaves_before_word_that_its_input_is_idle() {
+        let gate = gate(1, 1 << 20);
+        let target = Target::Exchange(ExchangeOutput::One(gate.sender(0)));
+        let metrics = crate::metrics::OperatorMetrics::new();
+        let outputs = Outputs { outs: vec![Out { output: Output::Main, target }], metrics, now_ms: 0 };
+        let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
+        let store = Box::new(MemoryStore::new(String::new(), 0..0));
+        let body = Body::Operator(Box::new(Gathers(None)));
+        let mut node = Node::new(subtask, "gathers".into(), body, store, outputs, 1 << 20);
+        let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &one_row).expect("one row");
+        assert!(node.on_batch(0, batch, 1).is_ok());
+        assert!(node.on_idle(2).is_ok());
+        let next = || match gate.receive(&|_| false, Duration::ZERO) {
+            Received::Frame(_, frame) => frame,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(next(), Frame::Data(batch) if batch.num_rows() == 1));
+        assert!(matches!(next(), Frame::Idle));
+    }
 }

@@ -131,7 +131,8 @@ impl Outputs {
     }
 
     pub fn idle(&mut self) -> std::result::Result<(), Exit> {
-        self.each(&Frame::Idle, &mut Node::on_idle)
+        let now_ms = self.now_ms;
+        self.each(&Frame::Idle, &mut |child| child.on_idle(now_ms))
     }
 
     pub fn barrier(&mut self, epoch: Epoch, into: &mut Vec<NodeSnapshot>) -> std::result::Result<(), Exit> {

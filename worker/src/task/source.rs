@@ -1,6 +1,7 @@
 //! A task that reads from outside: poll, compute columns, stamp watermarks per lane, run the tree below.
 
 use super::gated::{Answered, Linger, linger, send};
+use super::lanes::Lanes;
 use super::node::{Node, failed};
 use super::outputs::Outputs;
 use super::row_time::RowTime;
@@ -12,7 +13,7 @@ use crate::expr::{CalcProgram, EvalContext};
 use crate::frame::END_OF_TIME;
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
-use crate::time::{Change, Merge};
+use crate::time::Change;
 use ef_proto::ids::{Epoch, SubtaskId};
 use ef_proto::plan::Output;
 use std::sync::atomic::Ordering;
@@ -32,18 +33,6 @@ pub struct SourceTask {
     pub events: Events,
 }
 
-/// The watermarks of a source's lanes.
-#[derive(Default)]
-struct Lanes {
-    merge: Merge,
-    /// For the source: how far each lane is.
-    watermarks: Vec<i64>,
-    /// When each lane last had rows; None when it is closed or idle.
-    active_at: Vec<Option<i64>>,
-    /// Since when no lane has been active.
-    quiet_since: Option<i64>,
-}
-
 enum Next {
     Go,
     Wait(u64),
@@ -56,6 +45,8 @@ impl SourceTask {
         let mut answered = Answered::default();
         let mut clocked_at = (self.clock)();
         let mut wait = Duration::ZERO;
+        // Since when we do nothing but wait for the source, which had nothing to read.
+        let mut dry_since: Option<i64> = None;
         loop {
             let message = if wait.is_zero() {
                 self.gate.try_control()
@@ -67,6 +58,9 @@ impl SourceTask {
             };
             let now_ms = (self.clock)();
             self.outputs.now_ms = now_ms;
+            if let Some(then) = dry_since.take() {
+                lanes.dry(since(then, now_ms));
+            }
             match message {
                 Some(Control::Cancel) => return Exit::Cancelled,
                 Some(Control::Stop) => return self.finish(answered),
@@ -83,7 +77,6 @@ impl SourceTask {
             let step = self.step(&mut lanes, now_ms).and_then(|next| {
                 if now_ms - clocked_at >= 10 {
                     clocked_at = now_ms;
-                    self.quiet_lanes(&mut lanes, now_ms)?;
                     self.outputs.visit(&mut |node| node.on_clock(now_ms))?;
                 }
                 Ok(next)
@@ -91,7 +84,13 @@ impl SourceTask {
             match step {
                 Err(exit) => return exit,
                 Ok(Next::Go) => wait = Duration::ZERO,
-                Ok(Next::Wait(ms)) => wait = Duration::from_millis(ms.clamp(1, 10)),
+                Ok(Next::Wait(ms)) => {
+                    if let Err(exit) = self.quiet_lanes(&mut lanes) {
+                        return exit;
+                    }
+                    dry_since = Some((self.clock)());
+                    wait = Duration::from_millis(ms.clamp(1, 10));
+                }
                 Ok(Next::Ended) => {
                     self.outputs.metrics.watermark_ms.store(END_OF_TIME, Ordering::Relaxed);
                     if let Err(exit) = self.outputs.watermark(END_OF_TIME) {
@@ -108,22 +107,18 @@ impl SourceTask {
     }
 
     fn step(&mut self, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<Next, Exit> {
-        let polled = self.source.poll(&lanes.watermarks).map_err(|e| self.fail(e))?;
+        let polled = self.source.poll(lanes.watermarks()).map_err(|e| self.fail(e))?;
         let change = match polled {
             Polled::Opened(lane) => {
-                lanes.merge.open(lane);
-                lanes.watermarks.resize(lanes.watermarks.len().max(lane + 1), i64::MIN);
-                lanes.active_at.resize(lanes.watermarks.len(), None);
-                lanes.active_at[lane] = Some(now_ms);
+                lanes.open(lane);
                 return Ok(Next::Go);
             }
             Polled::Batch(batch) => self.batch(batch, lanes, now_ms)?,
-            Polled::Closed(lane) => {
-                lanes.watermarks[lane] = END_OF_TIME;
-                lanes.active_at[lane] = None;
-                lanes.merge.close(lane)
+            Polled::Closed(lane) => lanes.close(lane),
+            Polled::Wait(ms) => {
+                lanes.dry(since(now_ms, (self.clock)()));
+                return Ok(Next::Wait(ms));
             }
-            Polled::Wait(ms) => return Ok(Next::Wait(ms)),
             Polled::End => return Ok(Next::Ended),
         };
         self.pass(change)?;
@@ -134,7 +129,7 @@ impl SourceTask {
         let metrics = self.outputs.metrics.clone();
         OperatorMetrics::add(&metrics.bytes, batch.bytes);
         OperatorMetrics::add(&metrics.rows_in, batch.batch.num_rows() as u64);
-        lanes.active_at[batch.lane] = Some(now_ms);
+        lanes.active(batch.lane);
         if let Some(errors) = batch.errors {
             OperatorMetrics::add(&metrics.error_rows, errors.num_rows() as u64);
             self.outputs.emit_to(Output::Errors, errors).map_err(|e| self.fail(e))?;
@@ -149,43 +144,35 @@ impl SourceTask {
             self.outputs.emit(rows).map_err(|e| self.fail(e))?;
         }
         Ok(match reached {
-            Some(watermark) => {
-                let lane = &mut lanes.watermarks[batch.lane];
-                *lane = watermark.max(*lane);
-                lanes.merge.advance(batch.lane, watermark)
-            }
+            Some(watermark) => lanes.advance(batch.lane, watermark),
             None => Change::None,
         })
     }
 
-    /// Lanes without rows for the idle timeout stop holding back the others; so does a source without lanes.
-    fn quiet_lanes(&mut self, lanes: &mut Lanes, now_ms: i64) -> std::result::Result<(), Exit> {
-        let Some(timeout) = self.idle_timeout_ms else { return Ok(()) };
-        for lane in 0..lanes.active_at.len() {
-            if lanes.active_at[lane].is_some_and(|at| now_ms - at >= timeout as i64) {
-                lanes.active_at[lane] = None;
-                let change = lanes.merge.idle(lane);
-                self.pass(change)?;
+    fn quiet_lanes(&mut self, lanes: &mut Lanes) -> std::result::Result<(), Exit> {
+        let Some(timeout_ms) = self.idle_timeout_ms else { return Ok(()) };
+        loop {
+            match lanes.quiet(timeout_ms) {
+                Change::None => return Ok(()),
+                change => self.pass(change)?,
             }
         }
-        if lanes.active_at.iter().any(Option::is_some) {
-            lanes.quiet_since = None;
-        } else if now_ms - *lanes.quiet_since.get_or_insert(now_ms) >= timeout as i64 {
-            let change = lanes.merge.rest();
-            self.pass(change)?;
-        }
-        Ok(())
     }
 
     fn pass(&mut self, change: Change) -> std::result::Result<(), Exit> {
         match change {
             Change::None => Ok(()),
-            Change::Advanced(watermark) => {
-                self.outputs.metrics.watermark_ms.store(watermark, Ordering::Relaxed);
-                self.outputs.watermark(watermark)
+            Change::Advanced(watermark) => self.advance(watermark),
+            Change::Idle(reached) => {
+                reached.map_or(Ok(()), |watermark| self.advance(watermark))?;
+                self.outputs.idle()
             }
-            Change::Idle => self.outputs.idle(),
         }
+    }
+
+    fn advance(&mut self, watermark: i64) -> std::result::Result<(), Exit> {
+        self.outputs.metrics.watermark_ms.store(watermark, Ordering::Relaxed);
+        self.outputs.watermark(watermark)
     }
 
     fn control(&mut self, message: Control, answered: &mut Answered) -> std::result::Result<(), Exit> {
@@ -227,6 +214,11 @@ impl SourceTask {
             }
         })
     }
+}
+
+/// Milliseconds from `then` to `now`; none where the clock was set back.
+fn since(then: i64, now: i64) -> u64 {
+    now.saturating_sub(then).max(0) as u64
 }
 
 /// A control message for every operator fused below a source.

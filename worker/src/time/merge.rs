@@ -1,7 +1,14 @@
 //! The watermark of a task is the smallest of its active channels' watermarks, and never goes back.
 //!
-//! An idle channel does not hold back the others; when all are idle the task is idle too. A channel that comes back
-//! from idleness with an older watermark does not pull the result back: its rows are late.
+//! An idle channel does not hold back the others; when all are idle the task is idle too. Then nothing will move the
+//! slower ones any more, so event time first goes on to the greatest of their watermarks (as in Flink): what the
+//! faster ones have completed fires. A channel that comes back from idleness with an older watermark does not pull
+//! the result back: its rows are late.
+//!
+//! A channel at the end of time has no more rows and counts as closed, so that it cannot end the time of an idle one;
+//! event time ends when all open channels, idle ones included, are there.
+
+use crate::frame::END_OF_TIME;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Channel {
@@ -15,7 +22,8 @@ struct Channel {
 pub enum Change {
     None,
     Advanced(i64),
-    Idle,
+    /// Idle from now on, after event time has gone on to this.
+    Idle(Option<i64>),
 }
 
 /// Merges the watermarks of a growing set of channels.
@@ -55,6 +63,8 @@ impl Merge {
         match (self.merged(), self.current) {
             // Those below count this task again, even where its watermark has not moved.
             (Change::None, Some(current)) if was_idle => Change::Advanced(current),
+            // The channel ended; the others rest as before.
+            (Change::Idle(None), _) if was_idle => Change::None,
             (change, _) => change,
         }
     }
@@ -73,20 +83,33 @@ impl Merge {
 
     /// No channel is open or all are idle, and that has lasted: the task is idle until a channel advances.
     pub fn rest(&mut self) -> Change {
-        if std::mem::replace(&mut self.idle, true) { Change::None } else { Change::Idle }
+        if std::mem::replace(&mut self.idle, true) { Change::None } else { Change::Idle(None) }
     }
 
     fn merged(&mut self) -> Change {
         let open = || self.channels.iter().filter(|c| !c.closed);
-        if open().next().is_some() && open().all(|c| c.idle) {
-            return self.rest();
+        let live = || open().filter(|c| c.watermark != END_OF_TIME);
+        if live().next().is_none() {
+            return if open().next().is_some() { self.reach(END_OF_TIME) } else { Change::None };
         }
-        let Some(least) = open().filter(|c| !c.idle).map(|c| c.watermark).min() else { return Change::None };
-        if least > self.current.unwrap_or(i64::MIN) {
-            self.current = Some(least);
-            return Change::Advanced(least);
+        match live().filter(|c| !c.idle).map(|c| c.watermark).min() {
+            Some(least) => self.reach(least),
+            None => {
+                let most = live().map(|c| c.watermark).max().unwrap_or(i64::MIN);
+                match (self.reach(most), self.rest()) {
+                    (Change::Advanced(watermark), _) => Change::Idle(Some(watermark)),
+                    (_, rest) => rest,
+                }
+            }
         }
-        Change::None
+    }
+
+    fn reach(&mut self, watermark: i64) -> Change {
+        if watermark <= self.current.unwrap_or(i64::MIN) {
+            return Change::None;
+        }
+        self.current = Some(watermark);
+        Change::Advanced(watermark)
     }
 }
 
@@ -110,7 +133,7 @@ mod tests {
     fn all_idle_says_so_once() {
         let mut m = Merge::new(2);
         assert_eq!(m.idle(0), Change::None);
-        assert_eq!(m.idle(1), Change::Idle);
+        assert_eq!(m.idle(1), Change::Idle(None));
         assert_eq!(m.idle(1), Change::None);
         assert_eq!(m.advance(0, 3), Change::Advanced(3));
     }
@@ -119,9 +142,52 @@ mod tests {
     fn back_from_idleness_it_says_where_it_is() {
         let mut m = Merge::new(1);
         assert_eq!(m.advance(0, 7), Change::Advanced(7));
-        assert_eq!(m.idle(0), Change::Idle);
+        assert_eq!(m.idle(0), Change::Idle(None));
         assert_eq!(m.advance(0, 5), Change::Advanced(7));
         assert_eq!(m.advance(0, 6), Change::None);
+    }
+
+    #[test]
+    fn when_the_last_active_channel_falls_idle_time_goes_on_to_the_furthest() {
+        let mut m = Merge::new(2);
+        m.advance(0, 100);
+        assert_eq!(m.advance(1, 11), Change::Advanced(11));
+        assert_eq!(m.idle(0), Change::None, "the other one is behind and active");
+        assert_eq!(m.idle(1), Change::Idle(Some(100)));
+        assert_eq!(m.current(), Some(100));
+        assert_eq!(m.idle(0), Change::None);
+        assert_eq!(m.advance(1, 50), Change::Advanced(100));
+    }
+
+    #[test]
+    fn an_ended_channel_does_not_end_the_time_of_an_idle_one() {
+        let mut m = Merge::new(2);
+        m.advance(0, 10);
+        assert_eq!(m.advance(1, 12), Change::Advanced(10));
+        m.idle(1);
+        assert_eq!(m.advance(0, END_OF_TIME), Change::Idle(Some(12)), "only an idle one is left");
+        assert_eq!(m.close(0), Change::None);
+        assert_eq!(m.advance(1, 20), Change::Advanced(20), "its rows are on time");
+        assert_eq!(m.advance(1, END_OF_TIME), Change::Advanced(END_OF_TIME));
+    }
+
+    #[test]
+    fn time_ends_when_all_open_channels_have_ended() {
+        let mut m = Merge::new(3);
+        m.close(2);
+        m.advance(0, END_OF_TIME);
+        assert_eq!(m.advance(1, 5), Change::Advanced(5), "an ended channel counts as closed");
+        m.idle(1);
+        assert_eq!(m.advance(1, END_OF_TIME), Change::Advanced(END_OF_TIME));
+    }
+
+    #[test]
+    fn a_channel_that_ends_while_all_are_idle_wakes_nobody() {
+        let mut m = Merge::new(2);
+        m.idle(0);
+        assert_eq!(m.idle(1), Change::Idle(None));
+        assert_eq!(m.advance(0, END_OF_TIME), Change::None);
+        assert_eq!(m.advance(1, 3), Change::Advanced(3));
     }
 
     #[test]
@@ -129,11 +195,11 @@ mod tests {
         let mut m = Merge::new(1);
         m.advance(0, 7);
         assert_eq!(m.close(0), Change::None);
-        assert_eq!(m.rest(), Change::Idle);
+        assert_eq!(m.rest(), Change::Idle(None));
         assert_eq!(m.rest(), Change::None);
         m.open(1);
         assert_eq!(m.advance(1, 3), Change::Advanced(7));
-        assert_eq!(m.rest(), Change::Idle);
+        assert_eq!(m.rest(), Change::Idle(None));
     }
 
     #[test]

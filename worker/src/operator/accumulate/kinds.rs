@@ -13,14 +13,16 @@ use arrow_schema::DataType as Arrow;
 use ef_proto::plan::{Aggregate, AggregateFunction as F};
 use ef_proto::schema::DataType;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// One way to aggregate.
 pub trait Kind: Send + 'static {
     type Cell: State + 'static;
 
-    /// Takes in the rows; answers with the heap bytes added, roughly.
-    fn update(&self, cells: &mut [Self::Cell], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize>;
+    /// Takes in the rows; answers with the heap bytes added, less those that went: the change of the sum of
+    /// [`State::heap_bytes`] over the cells.
+    fn update(&self, cells: &mut [Self::Cell], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize>;
     fn finish(&self, cells: &mut dyn Iterator<Item = &Self::Cell>) -> Result<ArrayRef>;
 
     /// The state columns of the plan ([`Aggregate::state_types`]).
@@ -39,7 +41,7 @@ pub struct Counts;
 impl Kind for Counts {
     type Cell = Count;
 
-    fn update(&self, cells: &mut [Count], _arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Count], _arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         match rows.signs {
             None => rows.each(cells, |cell, _| {
                 cell.n += 1;
@@ -97,7 +99,7 @@ fn counts_array<'a, S: 'a>(cells: impl Iterator<Item = &'a Sum<S>>) -> ArrayRef 
 impl Kind for Sums<i64> {
     type Cell = Sum<i64>;
 
-    fn update(&self, cells: &mut [Sum<i64>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Sum<i64>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut wide = Vec::new();
         let values = as_i64(needed(arg)?, &mut wide);
         rows.fold(cells, |i| values[i])
@@ -132,7 +134,7 @@ impl Kind for Sums<i64> {
 impl Kind for Sums<f64> {
     type Cell = Sum<f64>;
 
-    fn update(&self, cells: &mut [Sum<f64>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Sum<f64>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut wide = Vec::new();
         let values = as_f64(needed(arg)?, &mut wide)?;
         rows.fold(cells, |i| values[i])
@@ -163,7 +165,7 @@ impl Kind for Sums<f64> {
 impl Kind for Sums<i128> {
     type Cell = Sum<i128>;
 
-    fn update(&self, cells: &mut [Sum<i128>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Sum<i128>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let array = decimals(needed(arg)?)?;
         let values = array.values();
         rows.fold(cells, |i| values[i])
@@ -234,7 +236,7 @@ fn spread(function: F, cell: &Moments) -> Option<f64> {
 impl Kind for Spread {
     type Cell = Moments;
 
-    fn update(&self, cells: &mut [Moments], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Moments], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut wide = Vec::new();
         let values = as_f64(needed(arg)?, &mut wide)?;
         rows.fold(cells, |i| values[i])
@@ -269,7 +271,7 @@ pub struct RetractableSpread {
 impl Kind for RetractableSpread {
     type Cell = Powers;
 
-    fn update(&self, cells: &mut [Powers], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Powers], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut wide = Vec::new();
         let values = as_f64(needed(arg)?, &mut wide)?;
         rows.fold(cells, |i| values[i])
@@ -292,7 +294,7 @@ where
 {
     type Cell = Extreme<T, MAX>;
 
-    fn update(&self, cells: &mut [Extreme<T, MAX>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Extreme<T, MAX>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         T::read(needed(arg)?, |i, value| {
             if rows.counts(i) {
                 // Never fails: a comparison of words.
@@ -330,13 +332,15 @@ pub struct Texts<const MAX: bool> {
 pub struct Text<const MAX: bool>(Option<Box<[u8]>>);
 
 impl<const MAX: bool> Text<MAX> {
-    fn add(&mut self, value: &[u8]) -> usize {
+    /// Answers with the heap bytes added.
+    fn add(&mut self, value: &[u8]) -> isize {
+        let before = self.heap_bytes() as isize;
         let better = self.0.as_deref().is_none_or(|now| if MAX { value > now } else { value < now });
         if !better {
             return 0;
         }
-        let before = self.0.replace(value.into()).map_or(0, |old| old.len() + 16);
-        (value.len() + 16).saturating_sub(before)
+        self.0 = Some(value.into());
+        self.heap_bytes() as isize - before
     }
 }
 
@@ -376,7 +380,7 @@ fn get_option<L: Lane>(input: &mut &[u8]) -> Result<Option<L>> {
 impl<const MAX: bool> Kind for Texts<MAX> {
     type Cell = Text<MAX>;
 
-    fn update(&self, cells: &mut [Text<MAX>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Text<MAX>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut added = 0;
         <Box<[u8]>>::read(needed(arg)?, |i, value| {
             if rows.counts(i) {
@@ -421,6 +425,11 @@ pub struct Arrived<L> {
     all: bool,
 }
 
+/// Bytes of a kept value.
+fn arrival_bytes<L: Lane>(value: &L) -> isize {
+    (value.heap_bytes() + 40) as isize
+}
+
 impl<L: Lane> State for Arrived<L> {
     fn merge(&mut self, other: &Self) -> Result<()> {
         if other.values.is_empty() {
@@ -459,7 +468,7 @@ impl<L: Lane> State for Arrived<L> {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.values.iter().map(|(_, value)| value.heap_bytes() + 40).sum()
+        self.values.iter().map(|(_, value)| arrival_bytes(value) as usize).sum()
     }
 
     fn sequence(&self) -> u64 {
@@ -470,7 +479,7 @@ impl<L: Lane> State for Arrived<L> {
 impl<L: Lane> Kind for Arrivals<L> {
     type Cell = Arrived<L>;
 
-    fn update(&self, cells: &mut [Arrived<L>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Arrived<L>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let last = self.of.function == F::LastValue;
         let mut added = 0;
         L::read(needed(arg)?, |i, value| {
@@ -482,16 +491,18 @@ impl<L: Lane> Kind for Arrivals<L> {
             if rows.signs.is_some_and(|signs| signs[i] < 0) {
                 let gone = L::own(value);
                 if let Some(at) = cell.values.iter().position(|(_, kept)| *kept == gone) {
-                    cell.values.remove(at);
+                    added -= arrival_bytes(&cell.values.remove(at).1);
                 }
                 return;
             }
             if cell.values.is_empty() || self.retracting {
                 let value = L::own(value);
-                added += value.heap_bytes() + 40;
+                added += arrival_bytes(&value);
                 cell.values.push((rows.sequence(i), value));
             } else if last {
-                cell.values[0] = (rows.sequence(i), L::own(value));
+                let value = L::own(value);
+                added += arrival_bytes(&value);
+                added -= arrival_bytes(&std::mem::replace(&mut cell.values[0], (rows.sequence(i), value)).1);
             }
         })?;
         Ok(added)
@@ -512,19 +523,22 @@ pub struct Bags<L> {
 }
 
 #[derive(Clone, Default)]
-pub struct Bag<L>(BTreeMap<L, i64>);
+pub struct Bag<L> {
+    /// Counts below zero are of values whose retraction has overtaken their row; none is zero.
+    counts: BTreeMap<L, i64>,
+    /// Of all entries, so that it need not be counted again.
+    heap: usize,
+}
 
 impl<L: Lane> State for Bag<L> {
     fn merge(&mut self, other: &Self) -> Result<()> {
-        for (value, n) in &other.0 {
-            *self.0.entry(value.clone()).or_default() += n;
-        }
+        other.counts.iter().for_each(|(value, n)| self.add(value.clone(), *n));
         Ok(())
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
-        for (value, n) in &self.0 {
+        out.extend_from_slice(&(self.counts.len() as u32).to_le_bytes());
+        for (value, n) in &self.counts {
             value.put(out);
             out.extend_from_slice(&n.to_le_bytes());
         }
@@ -532,22 +546,39 @@ impl<L: Lane> State for Bag<L> {
 
     fn get(input: &mut &[u8]) -> Result<Self> {
         let len = u32::from_le_bytes(take(input)?);
-        let mut values = BTreeMap::new();
+        let mut bag = Bag::default();
         for _ in 0..len {
             let value = L::get(input)?;
-            values.insert(value, i64::from_le_bytes(take(input)?));
+            bag.add(value, i64::from_le_bytes(take(input)?));
         }
-        Ok(Bag(values))
+        Ok(bag)
     }
 
     fn heap_bytes(&self) -> usize {
-        self.0.keys().map(|value| value.heap_bytes() + std::mem::size_of::<L>() + 16).sum()
+        self.heap
     }
 }
 
 impl<L: Lane> Bag<L> {
+    fn add(&mut self, value: L, n: i64) {
+        let bytes = value.heap_bytes() + std::mem::size_of::<L>() + 16;
+        match self.counts.entry(value) {
+            Entry::Vacant(entry) => {
+                entry.insert(n);
+                self.heap += bytes;
+            }
+            Entry::Occupied(mut entry) => {
+                *entry.get_mut() += n;
+                if *entry.get() == 0 {
+                    entry.remove();
+                    self.heap -= bytes;
+                }
+            }
+        }
+    }
+
     fn values(&self) -> impl DoubleEndedIterator<Item = &L> {
-        self.0.iter().filter(|(_, n)| **n > 0).map(|(value, _)| value)
+        self.counts.iter().filter(|(_, n)| **n > 0).map(|(value, _)| value)
     }
 
     fn moments(&self, ty: &DataType) -> Result<Moments> {
@@ -560,35 +591,17 @@ impl<L: Lane> Bag<L> {
 impl<L: Lane> Kind for Bags<L> {
     type Cell = Bag<L>;
 
-    fn update(&self, cells: &mut [Bag<L>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<usize> {
+    fn update(&self, cells: &mut [Bag<L>], arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<isize> {
         let mut added = 0;
         L::read(needed(arg)?, |i, value| {
             if !rows.counts(i) {
                 return;
             }
-            let bag = &mut cells[rows.groups[i] as usize].0;
-            let value = L::own(value);
-            match rows.signs.map_or(1, |signs| i64::from(signs[i])) {
-                1 => {
-                    let heap = value.heap_bytes();
-                    let n = bag.entry(value).or_insert_with(|| {
-                        added += heap + std::mem::size_of::<L>() + 16;
-                        0
-                    });
-                    *n += 1;
-                    if *n == 0 {
-                        bag.retain(|_, n| *n != 0);
-                    }
-                }
-                // A retraction may overtake its row: the count goes below zero until the row comes.
-                _ => {
-                    let n = bag.entry(value.clone()).or_insert(0);
-                    *n -= 1;
-                    if *n == 0 {
-                        bag.remove(&value);
-                    }
-                }
-            }
+            let bag = &mut cells[rows.groups[i] as usize];
+            let before = bag.heap as isize;
+            // A retraction may overtake its row: the count goes below zero until the row comes.
+            bag.add(L::own(value), rows.signs.map_or(1, |signs| i64::from(signs[i])));
+            added += bag.heap as isize - before;
         })?;
         Ok(added)
     }

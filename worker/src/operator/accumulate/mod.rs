@@ -63,7 +63,7 @@ impl Rows<'_> {
 
     /// Adds or retracts `value(i)` for every row that counts.
     #[inline(always)]
-    fn fold<T, C: Cell<T>>(&self, cells: &mut [C], value: impl Fn(usize) -> T) -> Result<usize> {
+    fn fold<T, C: Cell<T>>(&self, cells: &mut [C], value: impl Fn(usize) -> T) -> Result<isize> {
         match self.signs {
             None => self.each(cells, |cell, i| cell.add(value(i)))?,
             Some(signs) => {
@@ -94,7 +94,20 @@ trait Accumulator: Send {
 struct Column<K: Kind> {
     kind: K,
     cells: Vec<K::Cell>,
+    /// The sum of the cells' heap bytes; kept as a sum, or else a rounding of any of its changes would add up.
     heap: usize,
+}
+
+impl<K: Kind> Column<K> {
+    /// Merges into a cell; nothing but that where cells have no heap.
+    #[inline(always)]
+    fn merge_cell(&mut self, group: u32, other: &K::Cell) -> Result<()> {
+        let cell = &mut self.cells[group as usize];
+        let before = cell.heap_bytes();
+        cell.merge(other)?;
+        self.heap = self.heap + cell.heap_bytes() - before;
+        Ok(())
+    }
 }
 
 impl<K: Kind> Accumulator for Column<K> {
@@ -105,26 +118,24 @@ impl<K: Kind> Accumulator for Column<K> {
     }
 
     fn update(&mut self, arg: Option<&ArrayRef>, rows: &Rows<'_>) -> Result<()> {
-        self.heap += self.kind.update(&mut self.cells, arg, rows)?;
+        let added = self.kind.update(&mut self.cells, arg, rows)?;
+        self.heap = self.heap.saturating_add_signed(added);
         Ok(())
     }
 
     fn merge(&mut self, groups: &[u32], other: &dyn Accumulator, from: Option<&[u32]>) -> Result<()> {
         let other: &Column<K> = other.as_any().downcast_ref().expect("panes of one operator have the same aggregates");
         match from {
-            None => groups.iter().zip(&other.cells).try_for_each(|(to, cell)| self.cells[*to as usize].merge(cell))?,
-            Some(from) => groups
-                .iter()
-                .zip(from)
-                .try_for_each(|(to, from)| self.cells[*to as usize].merge(&other.cells[*from as usize]))?,
+            None => groups.iter().zip(&other.cells).try_for_each(|(to, cell)| self.merge_cell(*to, cell)),
+            Some(from) => {
+                groups.iter().zip(from).try_for_each(|(to, from)| self.merge_cell(*to, &other.cells[*from as usize]))
+            }
         }
-        self.heap += other.heap;
-        Ok(())
     }
 
     fn merge_states(&mut self, groups: &[u32], states: &[ArrayRef]) -> Result<()> {
         let cells = self.kind.cells(states)?;
-        groups.iter().zip(&cells).try_for_each(|(to, cell)| self.cells[*to as usize].merge(cell))
+        groups.iter().zip(&cells).try_for_each(|(to, cell)| self.merge_cell(*to, cell))
     }
 
     fn states(&self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
@@ -140,10 +151,8 @@ impl<K: Kind> Accumulator for Column<K> {
     }
 
     fn merge_bytes(&mut self, group: u32, input: &mut &[u8]) -> Result<u64> {
-        let before = input.len();
         let cell = K::Cell::get(input)?;
-        self.heap += (before - input.len()).saturating_sub(std::mem::size_of::<K::Cell>());
-        self.cells[group as usize].merge(&cell)?;
+        self.merge_cell(group, &cell)?;
         Ok(cell.sequence())
     }
 
@@ -333,5 +342,69 @@ impl Accumulators {
 
     pub fn memory_bytes(&self) -> usize {
         self.list.iter().map(|(_, accumulator)| accumulator.memory_bytes()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::StringArray;
+    use std::sync::Arc;
+
+    #[test]
+    fn memory_of_retracted_values_is_given_back() {
+        let call = |function, distinct| Aggregate {
+            function,
+            arg: Some(0),
+            arg_ty: DataType::String,
+            filter: None,
+            distinct,
+            ty: if function == F::Count { DataType::Int64 } else { DataType::String },
+        };
+        let calls = [call(F::Min, false), call(F::Count, true), call(F::FirstValue, false), call(F::LastValue, false)];
+        let text = |i: usize| format!("a value of some length, number {i}");
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(text)));
+        let groups = vec![0; 100];
+        for of in calls {
+            let mut accumulators = Accumulators::new(std::slice::from_ref(&of), true).unwrap();
+            accumulators.resize(1);
+            let empty = accumulators.memory_bytes();
+            for round in 0..10 {
+                // Retractions before their rows too.
+                for sign in if round % 2 == 0 { [1, -1] } else { [-1, 1] } {
+                    let columns = std::slice::from_ref(&column);
+                    let arrivals = matches!(of.function, F::FirstValue | F::LastValue);
+                    let sign = if arrivals && round % 2 == 1 { -sign } else { sign };
+                    accumulators.update(&groups, columns, Some(&[sign; 100]), 0, Selection::All(100)).unwrap();
+                    if round == 0 && sign == 1 {
+                        assert!(accumulators.memory_bytes() > empty + 100 * 30, "{:?}", of.function);
+                    }
+                }
+            }
+            assert_eq!(accumulators.memory_bytes(), empty, "{:?}", of.function);
+        }
+    }
+
+    #[test]
+    fn equal_values_of_many_slices_count_once_in_what_they_are_merged_to() {
+        let of = Aggregate {
+            function: F::Count,
+            arg: Some(0),
+            arg_ty: DataType::String,
+            filter: None,
+            distinct: true,
+            ty: DataType::Int64,
+        };
+        let make = || {
+            let mut accumulators = Accumulators::new(std::slice::from_ref(&of), false).unwrap();
+            accumulators.resize(1);
+            accumulators
+        };
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|i| format!("value {i}"))));
+        let mut slice = make();
+        slice.update(&[0; 100], std::slice::from_ref(&column), None, 0, Selection::All(100)).unwrap();
+        let mut merged = make();
+        (0..800).for_each(|_| merged.merge(&[0], &slice, None).unwrap());
+        assert_eq!(merged.memory_bytes(), slice.memory_bytes());
     }
 }

@@ -115,3 +115,83 @@ fn state_expires_by_the_clock() {
         assert_eq!(rows_of(&out.sink.main), [insert.clone(), insert], "an expired key starts again, without a -D");
     }
 }
+
+fn row_of(key: i64) -> Vec<Value> {
+    let mut row = vec![Value::Null; 8];
+    row[0] = Value::Int(key);
+    row
+}
+
+#[test]
+fn rows_before_the_first_tick_of_the_clock_do_not_expire_at_it() {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: count.clone(), retracting: false, ttl_ms: Some(1000) };
+    let make = || GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
+    for kind in [Kind::Memory, Kind::Disk] {
+        let mut operator = make();
+        let mut out = World::new(kind);
+        operator.restore(&mut out.store, &[]).unwrap();
+        operator.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_000)).unwrap();
+        operator.on_clock(&mut out.at(10_010)).unwrap();
+        operator.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_020)).unwrap();
+        // After a restore too, and there a group that is touched first is kept by what it was touched at.
+        let mut fresh = make();
+        restart(&mut operator, &mut fresh, &mut out);
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(10_900)).unwrap();
+        fresh.on_clock(&mut out.at(11_500)).unwrap();
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(11_600)).unwrap();
+        let last = rows_of(&out.sink.main).pop();
+        assert_eq!(last, Some([1, 4, 2].map(Value::Int).to_vec()), "{kind:?}: the fourth row updates the same count");
+        // And one that had expired while the job was down starts again.
+        let mut fresh = make();
+        restart(&mut operator, &mut fresh, &mut out);
+        fresh.on_clock(&mut out.at(20_000)).unwrap();
+        fresh.on_batch(0, batch_of(&[row_of(1)]), &mut out.at(20_000)).unwrap();
+        let last = rows_of(&out.sink.main).pop();
+        assert_eq!(last, Some([1, 1, 0].map(Value::Int).to_vec()), "{kind:?}");
+    }
+}
+
+#[test]
+fn groups_that_are_in_the_store_only_expire_there_unless_they_were_updated_since() {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: count.clone(), retracting: false, ttl_ms: Some(1000) };
+    let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &count, &[]).with_op(), 16).unwrap();
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let rows: Vec<Vec<Value>> = (0..100).map(row_of).collect();
+    operator.on_batch(0, batch_of(&rows), &mut out.at(10_000)).unwrap();
+    operator.spill(&mut out.store).unwrap();
+    operator.on_clock(&mut out.at(10_500)).unwrap();
+    assert_eq!(out.store.map.len(), 100, "none has expired");
+    operator.on_batch(0, batch_of(&[row_of(7)]), &mut out.at(10_900)).unwrap();
+    (11_000..13_000).step_by(10).for_each(|now| {
+        operator.on_clock(&mut out.at(now)).unwrap();
+        if now < 11_800 {
+            operator.on_batch(0, batch_of(&[row_of(7)]), &mut out.at(now)).unwrap();
+        }
+        if now == 12_500 {
+            operator.spill(&mut out.store).unwrap();
+            assert_eq!(out.store.map.len(), 1, "the one that was updated is put again");
+        }
+    });
+    let last = rows_of(&out.sink.main).pop().unwrap();
+    assert_eq!(last[2], Value::Int(2), "it was never forgotten");
+    (13_000..15_000).step_by(10).for_each(|now| operator.on_clock(&mut out.at(now)).unwrap());
+    assert!(out.store.map.is_empty());
+}
+
+#[test]
+fn spilling_frees_the_memory_of_the_table() {
+    let mut aggregates = aggregates(false);
+    aggregates.truncate(3);
+    let plan = plan::GroupAggregate { keys: vec![0], aggregates: aggregates.clone(), retracting: false, ttl_ms: None };
+    let mut operator = GroupAggregate::new(&plan, &input(), &output(&[0], &aggregates, &[]).with_op(), 16).unwrap();
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let rows: Vec<Vec<Value>> = (0..5000).map(row_of).collect();
+    operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
+    let full = operator.memory_bytes();
+    operator.spill(&mut out.store).unwrap();
+    assert!(operator.memory_bytes() * 10 < full, "{} of {full} bytes are left", operator.memory_bytes());
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::operator::testing::*;
+use crate::state::Kind;
 use ef_proto::schema::Unit;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -45,7 +46,7 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
         phase: Phase::Single,
         late_output: true,
     };
-    let make = || SessionAggregate::new(&plan, &input(), &output(keys, &aggregates, &BOUNDS), 16).unwrap();
+    let make = || SessionAggregate::new(&plan, &input(), &output(keys, &aggregates, &BOUNDS), 16, 0..16).unwrap();
     let mut operator = make();
     let mut out = World::new(kind);
     operator.restore(&mut out.store, &[]).unwrap();
@@ -74,14 +75,22 @@ fn agrees(seed: u64, keys: &[usize], kind: Kind, broken: bool) -> bool {
             }
         }
         operator.on_batch(0, batch_of(&rows), &mut out.scope()).unwrap();
-        match rng.random_range(0..4) {
+        match rng.random_range(0..5) {
             _ if step == 40 => watermark = END_OF_TIME,
             0 => watermark = watermark.max(now - rng.random_range(0..25)),
             1 => {
                 late += operator.late_rows();
                 let mut fresh = make();
+                if rng.random_bool(0.5) {
+                    fresh.restore_bytes = 0;
+                }
                 restart(&mut operator, &mut fresh, &mut out);
                 operator = fresh;
+                continue;
+            }
+            2 if kind == Kind::Disk => {
+                operator.spill(&mut out.store).unwrap();
+                assert!(operator.keys.is_empty());
                 continue;
             }
             _ => continue,
@@ -133,4 +142,80 @@ fn sessions_equal_a_naive_recomputation() {
 #[test]
 fn an_oracle_with_another_late_rule_is_noticed() {
     assert!((0..30).any(|seed| !agrees(seed, &[0], Kind::Memory, true)));
+}
+
+/// A counting operator, and rows of these keys.
+fn counting() -> (SessionAggregate, impl Fn(std::ops::Range<i64>, i64) -> RecordBatch) {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan::WindowAggregate {
+        window: Window::Session { gap_ms: GAP },
+        time: Time::Event { column: TIME },
+        ltz: false,
+        keys: vec![0],
+        aggregates: count.clone(),
+        phase: Phase::Single,
+        late_output: false,
+    };
+    let operator = SessionAggregate::new(&plan, &input(), &output(&[0], &count, &BOUNDS), 16, 0..16).unwrap();
+    let rows = |keys: std::ops::Range<i64>, time: i64| {
+        let row = |key| {
+            let mut row = vec![Value::Null; 8];
+            (row[0], row[TIME]) = (Value::Int(key), Value::Int(time));
+            row
+        };
+        batch_of(&keys.map(row).collect::<Vec<_>>())
+    };
+    (operator, rows)
+}
+
+#[test]
+fn spilled_sessions_take_no_memory_and_fire_at_their_time() {
+    let (mut operator, rows) = counting();
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    operator.on_batch(0, rows(0..20_000, 100), &mut out.scope()).unwrap();
+    let full = operator.memory_bytes();
+    operator.spill(&mut out.store).unwrap();
+    assert!(operator.memory_bytes() * 100 < full, "{} of {full} bytes are left", operator.memory_bytes());
+    // One grows, one begins; the others stay where they are.
+    operator.on_batch(0, rows(7..8, 105), &mut out.scope()).unwrap();
+    operator.on_batch(0, rows(-1..0, 105), &mut out.scope()).unwrap();
+    operator.on_watermark(108, &mut out.scope()).unwrap();
+    assert_eq!(operator.keys.len(), 2, "nothing else is near its end");
+    operator.spill(&mut out.store).unwrap();
+    operator.on_watermark(109, &mut out.scope()).unwrap();
+    assert_eq!(rows_of(&out.sink.main).len(), 19_999);
+    operator.on_watermark(113, &mut out.scope()).unwrap();
+    assert_eq!(rows_of(&out.sink.main).len(), 19_999);
+    operator.on_watermark(114, &mut out.scope()).unwrap();
+    let last = sorted(rows_of(&out.sink.main).split_off(19_999));
+    assert_eq!(last, [[-1, 1, 105, 115, 114].map(Value::Int).to_vec(), [7, 2, 100, 115, 114].map(Value::Int).to_vec()]);
+    operator.snapshot(&mut out.store).unwrap();
+    assert!(out.store.map.is_empty(), "no session, no timer is left");
+}
+
+#[test]
+fn more_sessions_than_memory_holds_are_restored_from_either_store() {
+    for old in [Kind::Memory, Kind::Disk] {
+        let (mut operator, rows) = counting();
+        let mut out = World::new(old);
+        operator.restore(&mut out.store, &[]).unwrap();
+        operator.on_batch(0, rows(0..50_000, 100), &mut out.scope()).unwrap();
+        if old == Kind::Disk {
+            operator.spill(&mut out.store).unwrap();
+        }
+        operator.on_batch(0, rows(0..10, 103), &mut out.scope()).unwrap();
+        let (mut fresh, _) = counting();
+        fresh.restore_bytes = 0;
+        let blob = operator.snapshot(&mut out.store).unwrap();
+        out.store.kind = Kind::Disk;
+        fresh.restore(&mut out.store, &[blob]).unwrap();
+        assert!(fresh.keys.len() < 4096 * 2, "{} keys are in memory", fresh.keys.len());
+        fresh.on_watermark(109, &mut out.scope()).unwrap();
+        assert_eq!(rows_of(&out.sink.main).len(), 49_990);
+        fresh.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
+        assert_eq!(rows_of(&out.sink.main).len(), 50_000);
+        fresh.snapshot(&mut out.store).unwrap();
+        assert!(out.store.map.is_empty());
+    }
 }

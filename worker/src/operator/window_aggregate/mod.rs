@@ -6,6 +6,7 @@
 //! windows that have rows.
 
 use super::accumulate::Accumulators;
+use super::group_set::GroupSet;
 use super::{Operator, Scope};
 use crate::error::{Code, Context, Error, Result};
 use crate::frame::{BATCH_ROWS, END_OF_TIME};
@@ -16,6 +17,7 @@ use arrow_schema::{DataType as Arrow, SchemaRef, TimeUnit};
 use ef_proto::plan::{self, Output, Phase, Time, Window};
 use ef_proto::schema::{DataType, Schema};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 mod merged;
@@ -40,6 +42,7 @@ pub struct WindowAggregate {
     slicer: Option<Slicer>,
     schema: SchemaRef,
     max_parallelism: u16,
+    key_groups: Range<u16>,
     panes: BTreeMap<Span, Pane>,
     spare: Vec<Pane>,
     merged: Merged,
@@ -70,6 +73,7 @@ impl WindowAggregate {
         input: &Schema,
         output: &Schema,
         max_parallelism: u16,
+        key_groups: Range<u16>,
     ) -> Result<WindowAggregate> {
         let broken = |what: &str| Error::new(Code::Internal, format!("window aggregate: {what}"));
         let slicer = Slicer::of(&plan.window);
@@ -96,6 +100,7 @@ impl WindowAggregate {
             slicer,
             schema: output.to_arrow(),
             max_parallelism,
+            key_groups,
             panes: BTreeMap::new(),
             spare: Vec::new(),
             merged,
@@ -372,8 +377,7 @@ impl WindowAggregate {
         for span in &spans {
             let pane = self.panes.get_mut(span).expect("listed above");
             if pane.spilled {
-                let store = &mut *scope.store;
-                self.arrived = self.arrived.max(1 + pane.unspill(*span, self.max_parallelism, store)?);
+                self.arrived = self.arrived.max(1 + pane.unspill(*span, scope.store)?);
             }
         }
         if let [span] = spans[..] {
@@ -394,13 +398,9 @@ impl WindowAggregate {
                 break;
             }
             let mut pane = entry.remove();
-            if pane.stored && self.disk {
-                let store = &mut *scope.store;
-                let (mut from, mut to) = (Vec::new(), Vec::new());
-                for group in 0..self.max_parallelism {
-                    pane::range(group, span, &mut from, &mut to);
-                    store.delete_range(&from, &to)?;
-                }
+            if self.disk {
+                pane.unspill(span, scope.store)?;
+                pane.delete(span, self.max_parallelism, scope.store)?;
             }
             pane.clear();
             if self.spare.len() < SPARE {
@@ -531,17 +531,20 @@ impl Operator for WindowAggregate {
         let mut spans = Vec::new();
         let mut progress: Option<i64> = None;
         for blob in blobs.iter().filter(|blob| !blob.is_empty()) {
-            let (time, arrived, theirs) = parse_blob(blob)?;
+            let (time, arrived, theirs) = parse_blob(blob, &self.key_groups)?;
             progress = Some(progress.map_or(time, |known| known.min(time)));
             self.arrived = self.arrived.max(arrived);
             spans.extend(theirs);
         }
         self.progress = progress.unwrap_or(i64::MIN);
         if self.disk {
-            for span in spans {
-                let mut pane = Pane::new(&self.key_types, &self.plan.aggregates)?;
-                (pane.spilled, pane.stored) = (true, true);
-                self.panes.insert(span, pane);
+            for (span, stored) in spans.into_iter().filter(|(_, stored)| !stored.is_empty()) {
+                if !self.panes.contains_key(&span) {
+                    self.panes.insert(span, Pane::new(&self.key_types, &self.plan.aggregates)?);
+                }
+                let pane = self.panes.get_mut(&span).expect("inserted above");
+                pane.spilled = true;
+                pane.stored.extend(&stored);
             }
             return Ok(());
         }
@@ -561,8 +564,9 @@ impl Operator for WindowAggregate {
     }
 
     fn spill(&mut self, store: &mut dyn Store) -> Result<()> {
-        for (span, pane) in &mut self.panes {
-            pane.spill(*span, self.max_parallelism, store)?;
+        for (span, pane) in self.panes.iter_mut().filter(|(_, pane)| !pane.keys.is_empty()) {
+            pane.put(*span, self.max_parallelism, store)?;
+            pane.spilled(Pane::new(&self.key_types, &self.plan.aggregates)?);
         }
         self.spare.clear();
         self.merged = Merged::new(&self.key_types, &self.plan.aggregates)?;
@@ -587,7 +591,7 @@ impl Operator for WindowAggregate {
 }
 
 /// Version of the blob.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl WindowAggregate {
     fn take_in(&mut self, pending: &mut (Option<Span>, Vec<(Vec<u8>, Vec<u8>)>)) -> Result<()> {
@@ -602,28 +606,39 @@ impl WindowAggregate {
         Ok(())
     }
 
-    /// Version, progress, rows arrived, the slices.
+    /// Version, progress, rows arrived, words of a set of key groups; then of each slice end, start and the key groups
+    /// in which the store holds something of it. All in 8 bytes, little endian, but for the version.
     fn blob(&self) -> Vec<u8> {
+        let words = self.panes.values().map(|pane| pane.stored.words().len()).max().unwrap_or(0);
         let mut blob = vec![VERSION];
-        blob.extend_from_slice(&self.progress.to_le_bytes());
-        blob.extend_from_slice(&self.arrived.to_le_bytes());
-        for (end, start) in self.panes.keys() {
-            blob.extend_from_slice(&end.to_le_bytes());
-            blob.extend_from_slice(&start.to_le_bytes());
+        let mut put = |number: u64| blob.extend_from_slice(&number.to_le_bytes());
+        put(self.progress as u64);
+        put(self.arrived);
+        put(words as u64);
+        for ((end, start), pane) in &self.panes {
+            put(*end as u64);
+            put(*start as u64);
+            (0..words).for_each(|i| put(pane.stored.words().get(i).copied().unwrap_or(0)));
         }
         blob
     }
 }
 
-fn parse_blob(blob: &[u8]) -> Result<(i64, u64, Vec<Span>)> {
+type Slices = Vec<(Span, GroupSet)>;
+
+/// Progress, rows arrived, and the slices with their key groups, those in `range` only.
+fn parse_blob(blob: &[u8], range: &Range<u16>) -> Result<(i64, u64, Slices)> {
     let broken = || Error::corrupt("the state of a window aggregate has an unknown form");
     let [VERSION, rest @ ..] = blob else { return Err(broken()) };
-    if rest.len() % 16 != 0 || rest.is_empty() {
+    let (numbers, []) = rest.as_chunks::<8>() else { return Err(broken()) };
+    let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+    let [progress, arrived, words, slices @ ..] = numbers.as_slice() else { return Err(broken()) };
+    let width = usize::try_from(*words).ok().filter(|words| *words <= 1024).ok_or_else(broken)? + 2;
+    if slices.len() % width != 0 {
         return Err(broken());
     }
-    let numbers: Vec<i64> = rest.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().expect("8 bytes"))).collect();
-    let spans = numbers[2..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    Ok((numbers[0], numbers[1] as u64, spans))
+    let slice = |slice: &[u64]| ((slice[0] as i64, slice[1] as i64), GroupSet::from_words(&slice[2..], range.clone()));
+    Ok((*progress as i64, *arrived, slices.chunks_exact(width).map(slice).collect()))
 }
 
 fn long(column: &ArrayRef) -> Result<&Int64Array> {

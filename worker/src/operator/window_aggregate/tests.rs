@@ -112,10 +112,12 @@ fn agrees(seed: u64, window: &Window, keys: &[usize], two_phase: bool, kind: Kin
     partial.fields.push(Field::new("rows", DataType::Int64, false));
     let global_keys: Vec<usize> = if two_phase { (0..keys.len()).collect() } else { keys.to_vec() };
     let global_input = if two_phase { partial.clone() } else { input() };
-    let make =
-        || WindowAggregate::new(&plan(window, &global_keys, phase, &aggregates), &global_input, &result, 16).unwrap();
+    let make = || {
+        WindowAggregate::new(&plan(window, &global_keys, phase, &aggregates), &global_input, &result, 16, 0..16)
+            .unwrap()
+    };
     let mut local =
-        WindowAggregate::new(&plan(window, keys, Phase::Local, &aggregates), &input(), &partial, 16).unwrap();
+        WindowAggregate::new(&plan(window, keys, Phase::Local, &aggregates), &input(), &partial, 16, 0..16).unwrap();
     let mut between = World::new(Kind::Memory);
     let mut operator = make();
     let mut out = World::new(kind);
@@ -242,9 +244,14 @@ fn an_oracle_with_another_late_rule_is_noticed() {
 fn late_row_within_open_window_is_counted_once() {
     let window = Window::Hop { size_ms: 10, slide_ms: 5, offset_ms: 0 };
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
-    let mut operator =
-        WindowAggregate::new(&plan(&window, &[0], Phase::Single, &count), &input(), &output(&[0], &count, &BOUNDS), 16)
-            .unwrap();
+    let mut operator = WindowAggregate::new(
+        &plan(&window, &[0], Phase::Single, &count),
+        &input(),
+        &output(&[0], &count, &BOUNDS),
+        16,
+        0..16,
+    )
+    .unwrap();
     let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
     let mut row = |time: i64| {
@@ -267,7 +274,7 @@ fn keys_that_come_and_go_are_counted_rightly_and_forgotten() {
     let window = Window::Hop { size_ms: 20, slide_ms: 10, offset_ms: 0 };
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let plan = plan(&window, &[0], Phase::Single, &count);
-    let mut operator = WindowAggregate::new(&plan, &input(), &output(&[0], &count, &BOUNDS), 16).unwrap();
+    let mut operator = WindowAggregate::new(&plan, &input(), &output(&[0], &count, &BOUNDS), 16, 0..16).unwrap();
     let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
     let (slices, keys) = (12, 700);
@@ -298,13 +305,72 @@ fn keys_that_come_and_go_are_counted_rightly_and_forgotten() {
     assert!(same_rows(&sorted(rows_of(&out.sink.main)), &sorted(expected)));
 }
 
+/// A counting operator over tumbling windows, and rows of these (key, time).
+fn counting(size_ms: i64, max_parallelism: u16) -> WindowAggregate {
+    let count = aggregates(true).drain(..1).collect::<Vec<_>>();
+    let plan = plan(&Window::Tumble { size_ms, offset_ms: 0 }, &[0], Phase::Single, &count);
+    let output = output(&[0], &count, &BOUNDS);
+    WindowAggregate::new(&plan, &input(), &output, max_parallelism, 0..max_parallelism).unwrap()
+}
+
+fn keyed_rows(rows: impl Iterator<Item = (i64, i64)>) -> RecordBatch {
+    let row = |(key, time): (i64, i64)| {
+        let mut row = vec![Value::Null; 8];
+        (row[0], row[TIME]) = (Value::Int(key), Value::Int(time));
+        row
+    };
+    batch_of(&rows.map(row).collect::<Vec<_>>())
+}
+
+#[test]
+fn windows_of_few_keys_cost_few_reads_after_a_restore_and_delete_no_ranges() {
+    let (windows, keys) = (200, 3);
+    let mut operator = counting(10, 128);
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    let rows = (0..windows * keys).map(|i| (i % keys, i / keys * 10));
+    operator.on_batch(0, keyed_rows(rows), &mut out.scope()).unwrap();
+    let mut fresh = counting(10, 128);
+    restart(&mut operator, &mut fresh, &mut out);
+    fresh.on_watermark(END_OF_TIME, &mut out.scope()).unwrap();
+    assert_eq!(rows_of(&out.sink.main).len() as i64, windows * keys);
+    assert!(out.store.map.is_empty());
+    assert!(out.store.scans as i64 <= windows * keys, "{} scans: most key groups hold nothing", out.store.scans);
+    assert_eq!(out.store.range_deletes, 0);
+}
+
+#[test]
+fn a_window_of_many_keys_is_deleted_by_ranges() {
+    let mut operator = counting(10, 2);
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    operator.on_batch(0, keyed_rows((0..8000).map(|key| (key, key % 20))), &mut out.scope()).unwrap();
+    operator.spill(&mut out.store).unwrap();
+    operator.on_batch(0, keyed_rows((0..10).map(|key| (key, 1))), &mut out.scope()).unwrap();
+    operator.on_watermark(9, &mut out.scope()).unwrap();
+    assert_eq!((out.store.range_deletes, out.store.map.len()), (2, 4000), "the second window's are still there");
+}
+
+#[test]
+fn spilling_frees_the_memory_of_all_slices() {
+    let mut operator = counting(10, 16);
+    let mut out = World::new(Kind::Disk);
+    operator.restore(&mut out.store, &[]).unwrap();
+    operator.on_batch(0, keyed_rows((0..8000).map(|i| (i, i % 8 * 10))), &mut out.scope()).unwrap();
+    let full = operator.memory_bytes();
+    operator.spill(&mut out.store).unwrap();
+    assert!(operator.memory_bytes() * 10 < full, "{} of {full} bytes are left", operator.memory_bytes());
+    operator.on_batch(0, keyed_rows((0..8).map(|i| (i, i * 10))), &mut out.scope()).unwrap();
+    assert!(operator.memory_bytes() * 3 < full, "one batch later the tables are large again");
+}
+
 #[test]
 fn attached_windows_fire_at_their_end_and_not_again() {
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let schema = Schema::new(BOUNDS.iter().map(|(name, ty)| Field::new(*name, ty.clone(), true)).collect());
     let mut attached = plan(&Window::Attached { start: 0, end: 1 }, &[], Phase::Single, &count);
     attached.time = Time::Event { column: 2 };
-    let make = || WindowAggregate::new(&attached, &schema, &output(&[], &count, &BOUNDS), 16).unwrap();
+    let make = || WindowAggregate::new(&attached, &schema, &output(&[], &count, &BOUNDS), 16, 0..16).unwrap();
     for kind in [Kind::Memory, Kind::Disk] {
         let mut operator = make();
         let mut out = World::new(kind);
@@ -330,7 +396,7 @@ fn processing_time_windows_follow_the_clock() {
     let count = aggregates(true).drain(..1).collect::<Vec<_>>();
     let mut plan = plan(&Window::Tumble { size_ms: 10, offset_ms: 0 }, &[], Phase::Single, &count);
     plan.time = Time::Processing;
-    let mut operator = WindowAggregate::new(&plan, &input(), &output(&[], &count, &BOUNDS), 16).unwrap();
+    let mut operator = WindowAggregate::new(&plan, &input(), &output(&[], &count, &BOUNDS), 16, 0..16).unwrap();
     let mut out = World::new(Kind::Memory);
     let mut rng = SmallRng::seed_from_u64(1);
     operator.on_batch(0, batch_of(&[random_row(&mut rng, 0)]), &mut out.at(1001)).unwrap();

@@ -67,6 +67,7 @@ impl Side {
 /// Writes the rows of one input to the store and reads them back.
 pub struct Codec {
     side: u8,
+    /// The columns whose hash is the row's key group; never none.
     keys: Vec<usize>,
     pub schema: SchemaRef,
     converter: RowConverter,
@@ -104,9 +105,7 @@ impl Codec {
         mut stored: impl FnMut(u16, u64),
     ) -> Result<()> {
         let keys: Vec<ArrayRef> = self.keys.iter().map(|column| batch.column(*column).clone()).collect();
-        self.hashes.clear();
         hash_rows(&keys, &mut self.hashes)?;
-        self.hashes.resize(batch.num_rows(), 0); // without keys all rows are of one group
         self.order.clear();
         let groups = self.hashes.iter().map(|hash| key_group(*hash, self.max_parallelism));
         self.order.extend(groups.zip(0u32..));

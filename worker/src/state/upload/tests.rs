@@ -45,6 +45,7 @@ async fn memory_state_comes_back_clipped_to_its_key_groups() {
         let state = upload(&root, snapshot(128), origin(1)).await.expect("uploads");
         let parent = download(&root, state, scratch.path().join("in")).await.expect("downloads");
         let mut store = MemoryStore::restore("uid2".into(), 32..64, &[parent]).expect("restores");
+        assert!(!scratch.path().join("in").exists(), "what was downloaded goes once the store has it");
         assert_eq!(keys(&mut store), (32..64).collect::<Vec<_>>());
         let mut found = Vec::new();
         store
@@ -56,7 +57,6 @@ async fn memory_state_comes_back_clipped_to_its_key_groups() {
         assert_eq!(found, [(0, Some(b"value".to_vec())), (1, None)]);
         store.forget_restored();
         assert!(keys(&mut store).is_empty());
-        std::fs::remove_dir_all(scratch.path().join("in")).expect("it is ours");
     }
 }
 
@@ -78,6 +78,7 @@ async fn damaged_missing_and_short_objects_are_named() {
         }
         let error = download(&root, state.clone(), scratch.path().join("in")).await.expect_err(complaint);
         assert_eq!(error.code, Code::Corrupt);
+        assert!(!scratch.path().join("in").exists(), "nor does a failed download leave anything behind");
         assert!(error.message.contains(complaint) && error.message.contains(object.as_ref()), "{error}");
     }
 }
