@@ -3,6 +3,7 @@
 
 mod file;
 mod listing;
+mod marker;
 mod pending;
 mod position;
 mod reader;

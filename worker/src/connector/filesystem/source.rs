@@ -495,6 +495,10 @@ impl Source for FilesystemSource {
     }
 
     fn position(&self) -> Result<Vec<u8>> {
+        // The row that failed is consumed already: a restart from here would not see it again.
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let files = self.inputs.iter().filter(|input| !input.chunks.is_empty()).map(|input| FilePosition {
             path: input.file.path.clone(),
             size: input.file.size,

@@ -291,6 +291,17 @@ fn a_bad_row_fails_with_file_and_line_also_in_a_split_file() {
 }
 
 #[test]
+fn no_position_lies_behind_a_bad_row_that_was_not_yet_told() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("a"), "{\"n\":1}\n{\"n\":true}\n{\"n\":3}\n").unwrap();
+    let mut source = setup(dir.path()).open(0, 1, &[]).unwrap();
+    let (rows, end) = run(&mut source, 1);
+    assert_eq!((numbers(rows), end), (vec![1], Ok(false)));
+    assert!(source.position().unwrap_err().message.contains("line 2"));
+    assert!(source.poll(&[]).unwrap_err().message.contains("line 2"));
+}
+
+#[test]
 fn paths_that_mean_nothing_are_told_at_the_start() {
     let dir = TempDir::new().unwrap();
     assert!(setup(&dir.path().join("none")).error().starts_with("table \"t\": path \""));
