@@ -113,6 +113,7 @@ impl SourceTask {
             Polled::Opened(lane) => {
                 lanes.merge.open(lane);
                 lanes.watermarks.resize(lanes.watermarks.len().max(lane + 1), i64::MIN);
+                lanes.watermarks[lane] = i64::MIN;
                 lanes.active_at.resize(lanes.watermarks.len(), None);
                 lanes.active_at[lane] = Some(now_ms);
                 return Ok(Next::Go);
@@ -138,6 +139,10 @@ impl SourceTask {
         if let Some(errors) = batch.errors {
             OperatorMetrics::add(&metrics.error_rows, errors.num_rows() as u64);
             self.outputs.emit_to(Output::Errors, errors).map_err(|e| self.fail(e))?;
+        }
+        OperatorMetrics::add(&metrics.field_errors, batch.field_errors);
+        if let Some(first) = batch.field_error {
+            metrics.field_error.get_or_init(|| first);
         }
         let context = EvalContext { now_ms };
         let reached = match &mut self.watermark {

@@ -80,6 +80,11 @@ pub struct FilesystemSource {
     polls: u64,
     events: VecDeque<Polled>,
     errors: ErrorRows,
+    /// Fields of the open batch that are NULL because they could not be read.
+    field_errors: u64,
+    /// The first of all, and whether it has been told.
+    field_error: Option<String>,
+    field_error_told: bool,
     /// To be returned by the next poll: what came before it has been delivered.
     failed: Option<Error>,
     /// METADATA columns of one file, at full batch length.
@@ -137,6 +142,9 @@ impl FilesystemSource {
             polls: 0,
             events: VecDeque::new(),
             errors: ErrorRows::default(),
+            field_errors: 0,
+            field_error: None,
+            field_error_told: false,
             failed: None,
             constants: None,
             monitor,
@@ -340,6 +348,11 @@ impl FilesystemSource {
             reader.consume(decoded.consumed);
             chunk.at = Some(reader.offset);
             chunk.lines += decoded.lines;
+            self.field_errors += decoded.nulled.fields;
+            let first = decoded.nulled.first.filter(|_| !std::mem::replace(&mut self.field_error_told, true));
+            if let Some(error) = first {
+                self.field_error = Some(format!("{}: {error}", input.file.path));
+            }
             match decoded.stop {
                 Stop::Full => break,
                 Stop::Bad(error) => {
@@ -394,7 +407,7 @@ impl FilesystemSource {
     fn bad_row(&mut self, index: usize, line: u64, error: DecodeError) -> Result<()> {
         let path = &self.inputs[index].file.path;
         match self.decoder.on_error() {
-            OnError::Skip if !error.fatal => {
+            OnError::Skip | OnError::Null if !error.fatal => {
                 self.errors.push(&self.table, Some(path), Some(line), &error);
                 Ok(())
             }
@@ -490,7 +503,14 @@ impl Source for FilesystemSource {
                 continue;
             }
             let batch = self.take_batch(index)?;
-            return Ok(Polled::Batch(SourceBatch { lane: number, batch, errors: self.errors.take()?, bytes }));
+            return Ok(Polled::Batch(SourceBatch {
+                lane: number,
+                batch,
+                errors: self.errors.take()?,
+                field_errors: std::mem::take(&mut self.field_errors),
+                field_error: self.field_error.take(),
+                bytes,
+            }));
         }
     }
 
