@@ -45,7 +45,7 @@ pub(super) fn deal(files: Vec<Vec<Chunk>>, index: u32, parallelism: u32) -> Vec<
     files.into_iter().map(|chunks| chunks.into_iter().filter(&mut mine).collect()).collect()
 }
 
-/// The subtask that follows a file of a monitored path.
-pub(super) fn owner(path: &str, parallelism: u32) -> u32 {
-    crc32fast::hash(path.as_bytes()) % parallelism
+/// The subtask that follows a file of a monitored path: the same one under whatever name.
+pub(super) fn owner(inode: u64, parallelism: u32) -> u32 {
+    crc32fast::hash(&inode.to_le_bytes()) % parallelism
 }
