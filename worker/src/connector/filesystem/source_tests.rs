@@ -182,6 +182,19 @@ fn every_line_is_read_exactly_once_for_any_split_and_parallelism() {
 }
 
 #[test]
+fn the_line_behind_a_byte_order_mark_has_an_owner_however_small_the_chunks() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("a"), "\u{feff}{\"n\":1}\n{\"n\":2}\n").unwrap();
+    for split_bytes in 1..6 {
+        let setup = Setup { split_bytes, ..setup(dir.path()) };
+        let mut rows: Vec<_> =
+            (0..2).flat_map(|i| numbers(run(&mut setup.open(i, 2, &[]).unwrap(), usize::MAX).0)).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [1, 2], "{split_bytes}");
+    }
+}
+
+#[test]
 fn a_restore_goes_on_with_exactly_the_rows_that_are_left() {
     for seed in 0..8 {
         let mut rng = SmallRng::seed_from_u64(seed);

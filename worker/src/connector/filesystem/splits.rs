@@ -31,7 +31,8 @@ pub(super) fn cut(file: &File, split_bytes: u64, splittable: bool) -> Vec<Chunk>
     if !file.regular || file.codec != Codec::Plain {
         return vec![Chunk::new(0, OPEN_END)];
     }
-    let step = if splittable { split_bytes.max(1) } else { file.size.max(1) };
+    // No chunk is all byte order mark: the line behind it would be nobody's.
+    let step = if splittable { split_bytes.max(4) } else { file.size.max(1) };
     (0..file.size.div_ceil(step)).map(|n| Chunk::new(n * step, ((n + 1) * step).min(file.size))).collect()
 }
 
