@@ -1,5 +1,5 @@
 //! Rows that cannot be decoded: by default the job stops with file, line and reason; an error table gets them, with
-//! the same; `ignore-parse-errors` counts them. The other rows are all there.
+//! the same; `ignore-parse-errors` makes bad fields NULL, skips what is no record, and counts both. The other rows are all there.
 
 use ef_tests::Run;
 use ef_tests::rows::{Row, assert_same, directory, ndjson};
@@ -95,9 +95,12 @@ fn the_error_table_gets_each_bad_row_with_file_line_and_reason() {
 }
 
 #[test]
-fn ignored_parse_errors_are_counted() {
+fn ignored_parse_errors_are_null_fields_or_skipped_rows_and_counted() {
     let seed = seed();
-    let (text, good, bad) = stream(seed);
+    let (text, mut good, bad) = stream(seed);
+    // `v` may be NULL, `id` may not.
+    let (nulled, bad): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(.., reason)| *reason == "v");
+    good.extend(nulled.iter().map(|(line, ..)| vec![line.to_string(), String::new()]));
     let work = tempfile::tempdir().expect("a temporary directory");
     let work = work.path();
     plain_and_packed(work, &text);
@@ -107,6 +110,9 @@ fn ignored_parse_errors_are_counted() {
     assert_same(&what, ndjson(&done.stdout, &columns()), good.clone(), 0.0);
     let summary = json(&work.join("summary.json"));
     assert_eq!(summary["failed_rows"], bad.len(), "{what}");
+    assert_eq!(summary["failed_fields"], nulled.len(), "{what}");
+    let first = summary["failed_field"].as_str().expect("at least one");
+    assert!(first.contains("sensor.ndjson line") && first.contains("\"v\""), "{what}: {first}");
     assert_eq!(summary["sources"][0]["rows"], good.len(), "{what}");
 }
 

@@ -412,6 +412,10 @@ fn sum_up(job: String, metered: &[Metered], progress: &Progress) -> Summary {
             }
         };
         summary.failed_rows += load(&m.metrics.error_rows);
+        summary.failed_fields += load(&m.metrics.field_errors);
+        if summary.failed_field.is_none() {
+            summary.failed_field = m.metrics.field_error.get().cloned();
+        }
         let (rows, bytes) = (load(&m.metrics.rows_in), load(&m.metrics.bytes));
         match tables.iter_mut().find(|t| t.table == *table) {
             Some(t) => (t.rows, t.bytes) = (t.rows + rows, t.bytes + bytes),

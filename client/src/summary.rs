@@ -20,6 +20,9 @@ pub struct Summary {
     pub null_time_rows: u64,
     /// Rows that could not be decoded.
     pub failed_rows: u64,
+    /// Fields that could not be read and are NULL (`'ignore-parse-errors'`), and where the first of them is.
+    pub failed_fields: u64,
+    pub failed_field: Option<String>,
     pub elapsed_seconds: f64,
     pub cpu_seconds: f64,
     pub peak_rss_bytes: u64,
@@ -85,6 +88,10 @@ impl fmt::Display for Summary {
         }
         if self.failed_rows > 0 {
             writeln!(f, "  rows that could not be decoded: {}", self.failed_rows)?;
+        }
+        if self.failed_fields > 0 {
+            let first = self.failed_field.as_deref().unwrap_or_default();
+            writeln!(f, "  fields that could not be read, and are NULL: {}; {first}", self.failed_fields)?;
         }
         if let Some(epoch) = self.restored_epoch {
             writeln!(f, "  resumed from checkpoint {epoch}")?;

@@ -144,6 +144,9 @@ pub enum OnError {
     Fail,
     /// Count it, write it to the error table if there is one, go on.
     Skip,
+    /// `'ignore-parse-errors'` without an error table, as in Flink: a field that cannot be read is NULL, and counted. A
+    /// row that is no record at all, or has such a field in a NOT NULL column, is skipped, and counted.
+    Null,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

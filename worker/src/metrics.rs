@@ -1,8 +1,8 @@
 //! Counters of one operator's subtask: held by the task as fields, read by whoever shows them. Updated once a batch.
 
 use ef_proto::ids::SubtaskId;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Relaxed everywhere: each counter is read alone, and a reader may be a batch behind.
 #[derive(Debug, Default)]
@@ -16,6 +16,9 @@ pub struct OperatorMetrics {
     pub null_time_rows: AtomicU64,
     /// Undecodable rows of a source.
     pub error_rows: AtomicU64,
+    /// Fields that a source could not read and made NULL, and where it met the first.
+    pub field_errors: AtomicU64,
+    pub field_error: OnceLock<String>,
     /// i64::MIN before the first.
     pub watermark_ms: AtomicI64,
     pub memory_bytes: AtomicU64,

@@ -33,7 +33,7 @@ pub(super) fn sink(options: &mut Options, schema: &Schema, changelog: bool) -> R
 }
 
 fn on_error(options: &mut Options, key: &str) -> Result<OnError, OptionError> {
-    Ok(if options.boolean(key, false)? { OnError::Skip } else { OnError::Fail })
+    Ok(if options.boolean(key, false)? { OnError::Null } else { OnError::Fail })
 }
 
 /// `prefix`: the format's name, which its options carry.

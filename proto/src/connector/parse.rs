@@ -18,7 +18,7 @@ const ROLLING_MS: u64 = 30 * 60 * 1_000;
 pub struct SourceCommon {
     /// `'late.table'`: where late rows of window operators over this source go.
     pub late_table: Option<String>,
-    /// `'error.table'`: where undecodable rows go; makes the format skip them.
+    /// `'error.table'`: where undecodable rows go, whole; makes the format skip them, also where it would ignore fields.
     pub error_table: Option<String>,
     /// `'scan.watermark.idle-timeout'`. None: never idle.
     pub idle_timeout_ms: Option<u64>,

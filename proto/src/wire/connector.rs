@@ -11,7 +11,7 @@ use crate::connector::{
 
 enumeration!(Compression: Auto, None, Gzip, Zstd);
 enumeration!(NexmarkTable: Person, Auction, Bid);
-enumeration!(OnError: Fail, Skip);
+enumeration!(OnError: Fail, Skip, Null);
 enumeration!(TimestampFormat: Sql, Iso8601);
 
 impl From<&SourceConnector> for wire::SourceConnector {

@@ -181,7 +181,7 @@ impl<R: Rows> Source for Generator<R> {
         };
         self.paced += range.end - range.start;
         let batch = self.rows.make(range, self.share.started_ms, now_ms)?;
-        Ok(Polled::Batch(SourceBatch { lane: 0, batch, errors: None, bytes: 0 }))
+        Ok(Polled::Batch(SourceBatch { lane: 0, batch, errors: None, field_errors: 0, field_error: None, bytes: 0 }))
     }
 
     fn position(&self) -> Result<Vec<u8>> {

@@ -41,8 +41,8 @@ pub struct Place {
 #[derive(Debug)]
 pub enum Polled {
     /// A lane begins: a partition of the input with a watermark of its own, which holds back the task's watermark
-    /// until its rows move it or it closes. Lane numbers count up from 0 and are not reused. All lanes that are
-    /// known at the start are opened before the first batch.
+    /// until its rows move it or it closes. Lane numbers count up from 0; the lowest one that is closed is
+    /// used again, by another lane. All lanes that are known at the start are opened before the first batch.
     Opened(usize),
     Batch(SourceBatch),
     /// The lane has no more rows.
@@ -60,6 +60,10 @@ pub struct SourceBatch {
     pub batch: RecordBatch,
     /// Undecodable rows, with `plan::error_schema`, when the format's policy is to skip them.
     pub errors: Option<RecordBatch>,
+    /// Fields of these rows that could not be read and are NULL, when that is the format's policy.
+    pub field_errors: u64,
+    /// The first of them that this source met: its place and reason, told once.
+    pub field_error: Option<String>,
     /// Bytes read for this batch, before decompression.
     pub bytes: u64,
 }

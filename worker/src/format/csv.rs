@@ -2,10 +2,11 @@
 //!
 //! A splitter of its own instead of a library's, because it must know which fields were quoted (an empty field is NULL
 //! only without quotes) and where every record ends. Quoted fields may hold delimiters, line ends and doubled quotes;
-//! values are read like text in JSON strings. A record with another number of fields than the schema is an error.
+//! values are read like text in JSON strings. A record with another number of fields than the schema is
+//! an error; by [`OnError::Null`] missing fields are NULL and those too many are passed over, as unreadable ones are.
 
 use super::column::{Column, Values};
-use super::decode::{DecodeError, Decoded, Decoder, Stop};
+use super::decode::{DecodeError, Decoded, Decoder, Nulled, Stop};
 use super::scalar;
 use crate::error::{Context, Error, Result};
 use crate::frame::{BATCH_BYTES, BATCH_ROWS};
@@ -35,13 +36,15 @@ struct Record {
 struct Piece {
     end: usize,
     quoted: bool,
+    /// It is the NULL literal, as it stands in the file: `\N` may begin with the escape character.
+    null: bool,
 }
 
 impl Record {
-    fn field(&self, index: usize) -> (&[u8], bool) {
+    fn field(&self, index: usize) -> (&[u8], &Piece) {
         let start = if index == 0 { 0 } else { self.fields[index - 1].end };
         let piece = &self.fields[index];
-        (&self.content[start..piece.end], piece.quoted)
+        (&self.content[start..piece.end], piece)
     }
 }
 
@@ -79,11 +82,13 @@ impl CsvDecoder {
     /// Splits the first record of `input` into `self.record`.
     fn split(&mut self, input: &[u8], last: bool) -> Split {
         let Csv { delimiter, quote, escape, .. } = self.options;
+        let literal = self.options.null_literal.as_deref().map(str::as_bytes);
         let Record { content, fields } = &mut self.record;
         content.clear();
         fields.clear();
         let mut at = 0;
         loop {
+            let begin = at;
             let mut quoted = false;
             if quote.is_some() && input.get(at).copied() == quote {
                 quoted = true;
@@ -93,7 +98,8 @@ impl CsvDecoder {
                     let rest = &input[at..];
                     let Some(run) = memchr::memchr2(quote, escape.unwrap_or(quote), rest) else {
                         return match last {
-                            true => Split::Broken(input.len(), "a quoted field is never closed"),
+                            // Of all the lines that it makes one row of, only the first is surely bad.
+                            true => Split::Broken(first_line(input), "a quoted field is never closed"),
                             false => Split::Part,
                         };
                     };
@@ -114,7 +120,7 @@ impl CsvDecoder {
                             at += 1;
                             break;
                         }
-                        _ => return Split::Broken(input.len(), "a quoted field ends behind an escape character"),
+                        _ => return Split::Broken(first_line(input), "a quoted field ends behind an escape character"),
                     }
                 }
             } else {
@@ -160,7 +166,8 @@ impl CsvDecoder {
                 {
                     content.pop();
                 }
-                fields.push(Piece { end: content.len(), quoted });
+                let null = !quoted && literal.is_some_and(|null| without_line_end(&input[begin..end]) == null);
+                fields.push(Piece { end: content.len(), quoted, null });
                 return Split::Record(end);
             }
             if input.get(at) != Some(&delimiter) {
@@ -175,7 +182,8 @@ impl CsvDecoder {
                     None => Split::Part,
                 };
             }
-            fields.push(Piece { end: content.len(), quoted });
+            let null = !quoted && literal == Some(&input[begin..at]);
+            fields.push(Piece { end: content.len(), quoted, null });
             at += 1;
         }
     }
@@ -193,32 +201,65 @@ impl CsvDecoder {
         }
     }
 
-    /// The split record as the next row. After an error the columns must be cut back.
-    fn append(&mut self) -> std::result::Result<(), (Option<String>, String)> {
+    /// The split record as the next row; how many of its fields are NULL because they could not be read, and what is
+    /// wrong with the first. After an error the columns must be cut back.
+    fn append(&mut self) -> std::result::Result<Option<(u64, Problem)>, Problem> {
+        let lenient = self.options.on_error == OnError::Null;
+        let mut nulled: Option<(u64, Problem)> = None;
+        let mut null = |problem: Problem| match &mut nulled {
+            Some((fields, _)) => *fields += 1,
+            None => nulled = Some((1, problem)),
+        };
         let (found, wanted) = (self.record.fields.len(), self.columns.len());
         if found != wanted {
             let columns = if wanted == 1 { "column" } else { "columns" };
-            return Err((None, format!("expected {wanted} {columns}, found {found}")));
+            let problem = (None, format!("expected {wanted} {columns}, found {found}"));
+            if !lenient {
+                return Err(problem);
+            }
+            (0..found.abs_diff(wanted)).for_each(|_| null(problem.clone()));
         }
         for (index, column) in self.columns.iter_mut().enumerate() {
-            let (text, quoted) = self.record.field(index);
-            let is_text = matches!(column.values, Values::String(_));
-            let null = !quoted
-                && (self.options.null_literal.as_ref().is_some_and(|null| null.as_bytes() == text)
-                    || (text.is_empty() && !is_text));
-            if null && !column.nullable {
-                return Err((Some(column.name.clone()), "null, and the column is NOT NULL".into()));
+            if index >= found {
+                if !column.nullable {
+                    return Err((Some(column.name.clone()), "missing, and the column is NOT NULL".into()));
+                }
+                column.nulls(1);
+                continue;
             }
-            if null {
+            let (text, piece) = self.record.field(index);
+            let is_text = matches!(column.values, Values::String(_));
+            if piece.null || (text.is_empty() && !piece.quoted && !is_text) {
+                if !column.nullable {
+                    return Err((Some(column.name.clone()), "null, and the column is NOT NULL".into()));
+                }
                 column.nulls(1);
             } else if !scalar::append(column, text) {
                 let shown: String = String::from_utf8_lossy(&text[..text.len().min(200)]).chars().take(40).collect();
                 let expected = if is_text { "UTF-8" } else { scalar::expected(&column.ty) };
-                return Err((Some(column.name.clone()), format!("expected {expected}, found {shown:?}")));
+                let problem = (Some(column.name.clone()), format!("expected {expected}, found {shown:?}"));
+                if !lenient || !column.nullable {
+                    return Err(problem);
+                }
+                column.nulls(1);
+                null(problem);
             }
         }
-        Ok(())
+        Ok(nulled)
     }
+}
+
+/// A column, and what is wrong with it.
+type Problem = (Option<String>, String);
+
+/// Where the first line of the input ends.
+fn first_line(input: &[u8]) -> usize {
+    memchr::memchr(b'\n', input).map_or(input.len(), |at| at + 1)
+}
+
+fn without_line_end(text: &[u8]) -> &[u8] {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.strip_suffix(b"\r").unwrap_or(text)
 }
 
 fn line_ends(bytes: &[u8]) -> u64 {
@@ -232,6 +273,7 @@ impl Decoder for CsvDecoder {
 
     fn decode(&mut self, input: &[u8], last: bool) -> Decoded {
         let (mut at, mut lines) = (0, 0);
+        let mut nulled = Nulled::default();
         let stop = loop {
             if at == input.len() {
                 break Stop::Input;
@@ -269,10 +311,17 @@ impl Decoder for CsvDecoder {
                 Split::Record(length) => {
                     let rows = self.rows;
                     let result = self.append();
-                    match result {
-                        Ok(()) => self.rows += 1,
+                    match &result {
+                        Ok(_) => self.rows += 1,
                         Err(_) => self.columns.iter_mut().for_each(|column| column.truncate(rows)),
                     }
+                    let result = result.map(|row| {
+                        let Some((fields, (column, reason))) = row else { return };
+                        nulled.fields += fields;
+                        nulled
+                            .first
+                            .get_or_insert_with(|| DecodeError::new(at, lines, column, reason, &rest[..length]));
+                    });
                     (length, result)
                 }
             };
@@ -287,7 +336,7 @@ impl Decoder for CsvDecoder {
             }
         };
         self.bytes += at;
-        Decoded { consumed: at, lines, stop }
+        Decoded { consumed: at, lines, stop, nulled }
     }
 
     fn rows(&self) -> usize {

@@ -3,7 +3,8 @@
 //! The reader hands over whatever lies in its buffer; the decoder takes whole rows from the front, says how far it got
 //! (so that the reader knows byte offset and line number behind every row), and stops when the batch is full, when the
 //! input is used up, or behind a row that it could not decode. A bad row leaves nothing in the columns; whether the
-//! job stops for it is decided by the reader, from [`Decoder::on_error`].
+//! job stops for it is decided by the reader, from [`Decoder::on_error`]. Only where bad fields become NULL does the
+//! decoder itself go on behind them.
 
 use super::csv::CsvDecoder;
 use super::json::JsonDecoder;
@@ -30,6 +31,15 @@ pub struct Decoded {
     /// Line ends among them.
     pub lines: u64,
     pub stop: Stop,
+    pub nulled: Nulled,
+}
+
+/// Fields that could not be read and are NULL instead, by [`OnError::Null`].
+#[derive(Debug, Default)]
+pub struct Nulled {
+    pub fields: u64,
+    /// The first row with one.
+    pub first: Option<DecodeError>,
 }
 
 #[derive(Debug)]

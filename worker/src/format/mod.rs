@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use arrow_array::ArrayRef;
 use ef_proto::schema::Field;
 
-pub use decode::{DecodeError, Decoded, Decoder, ErrorRows, Stop, decoder};
+pub use decode::{DecodeError, Decoded, Decoder, ErrorRows, Nulled, Stop, decoder};
 
 /// A column of `rows` times the value that `text` stands for: METADATA columns.
 pub(crate) fn constant(field: &Field, text: &str, rows: usize) -> Result<ArrayRef> {

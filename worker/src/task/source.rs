@@ -134,6 +134,10 @@ impl SourceTask {
             OperatorMetrics::add(&metrics.error_rows, errors.num_rows() as u64);
             self.outputs.emit_to(Output::Errors, errors).map_err(|e| self.fail(e))?;
         }
+        OperatorMetrics::add(&metrics.field_errors, batch.field_errors);
+        if let Some(first) = batch.field_error {
+            metrics.field_error.get_or_init(|| first);
+        }
         let context = EvalContext { now_ms };
         let reached = match &mut self.watermark {
             Some(time) => time.max_ms(&batch.batch, &context).map_err(|e| failed(self.subtask, &self.name, e))?,

@@ -66,6 +66,22 @@ fn a_filesystem_source_takes_flinks_options() {
 }
 
 #[test]
+fn ignored_parse_errors_null_fields_unless_an_error_table_wants_the_rows() {
+    for (format, key) in [("json", "json.ignore-parse-errors"), ("csv", "csv.ignore-parse-errors")] {
+        let mut options = vec![("connector", "filesystem"), ("path", "x"), ("format", format), (key, "true")];
+        for expected in [OnError::Null, OnError::Skip] {
+            let found = match source(&options).expect("known options").1 {
+                Some(Format::Json(json)) => json.on_error,
+                Some(Format::Csv(csv)) => csv.on_error,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{options:?}");
+            options.push(("error.table", "dead"));
+        }
+    }
+}
+
+#[test]
 fn an_error_names_the_key_what_was_found_and_what_would_be_accepted() {
     let fs = [("connector", "filesystem"), ("path", "x"), ("format", "csv")];
     let with = |key, value| [&fs[..], &[(key, value)]].concat();

@@ -2,8 +2,8 @@
 //!
 //! The rule: a file is closed and on disk (fsync of the file and of its directory) before a checkpoint names it; it is
 //! renamed only after that checkpoint is recorded; the rename is repeated at every restore until it is done. A file
-//! with its final name and none with its hidden one has been published; with neither, rows are lost and nothing may
-//! go on.
+//! with its final name and none with its hidden one has been published. One with neither was published and taken away
+//! if the `marker` of its subtask says so; else rows are lost and nothing may go on.
 
 use super::file::cannot;
 use crate::error::{Context, Error, Result};
@@ -27,7 +27,18 @@ pub(super) struct Pending {
 /// A sink subtask's part of a checkpoint.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Blob {
+    /// The sink's path, as the statement gave it. None in checkpoints of older builds.
+    #[serde(default)]
+    pub path: Option<String>,
     pub pending: Vec<Pending>,
+}
+
+/// What the marker of a file's subtask and the checkpoint say about a file that is not there.
+pub(super) struct Known<'a> {
+    /// The newest epoch that the file's subtask has published.
+    pub published: Option<u64>,
+    /// The sink's path in the checkpoint, where it differs from today's.
+    pub moved_from: Option<&'a str>,
 }
 
 impl Blob {
@@ -41,8 +52,13 @@ impl Blob {
 }
 
 impl Pending {
+    /// The subtask that wrote the file.
+    pub fn subtask(&self) -> Option<u32> {
+        self.name.strip_prefix("part-")?.split('-').nth(2)?.parse().ok()
+    }
+
     /// Makes the file visible. Doing it again changes nothing.
-    pub fn publish(&self, directory: &Path) -> Result<()> {
+    pub fn publish(&self, directory: &Path, known: &Known) -> Result<()> {
         let (hidden, visible) = (directory.join(&self.hidden), directory.join(&self.name));
         let there = |path: &Path| path.try_exists().map_err(|e| cannot("look for", path, &e));
         match (there(&hidden)?, there(&visible)?) {
@@ -52,12 +68,21 @@ impl Pending {
                 Code::Conflict,
                 format!("cannot publish `{}`: `{}` exists already", hidden.display(), visible.display()),
             )),
-            (false, false) => Err(Error::corrupt(format!(
-                "lost pending file: neither `{}` nor `{}` exists, and the checkpoint of epoch {} needs it",
-                hidden.display(),
-                visible.display(),
-                self.epoch
-            ))),
+            (false, false) if known.published >= Some(self.epoch) => Ok(()),
+            (false, false) => match known.moved_from {
+                Some(before) => Err(Error::invalid(format!(
+                    "the sink's path changed from `{before}` to `{}` since the checkpoint of epoch {}, whose file `{}` is in the old one; go on with the old path, or start fresh",
+                    directory.display(),
+                    self.epoch,
+                    self.name
+                ))),
+                None => Err(Error::corrupt(format!(
+                    "lost pending file: neither `{}` nor `{}` exists, and the checkpoint of epoch {} needs it; either the sink's path now means another directory, or files were removed before they were published",
+                    hidden.display(),
+                    visible.display(),
+                    self.epoch
+                ))),
+            },
         }
     }
 

@@ -9,7 +9,8 @@
 //! files that were published since then stay, and their rows are written once more under new names.
 
 use super::file::{Writing, cannot};
-use super::pending::{Blob, Pending, sync_directory};
+use super::marker::Markers;
+use super::pending::{Blob, Known, Pending, sync_directory};
 use crate::connector::{CommitPermit, Place, Sink};
 use crate::error::{Error, Result};
 use crate::format::encode::{Encoder, encoder};
@@ -18,7 +19,7 @@ use ef_proto::connector::{Compression, FilesystemSink, Format};
 use ef_proto::ids::Epoch;
 use ef_proto::keys::hash_bytes;
 use ef_proto::schema::Schema;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ use std::path::{Path, PathBuf};
 const WRITE_BYTES: usize = 128 << 10;
 
 pub struct FileSink {
+    /// The path as the statement gives it.
+    path: String,
     directory: PathBuf,
     names: Names,
     encoder: Box<dyn Encoder>,
@@ -40,6 +43,8 @@ pub struct FileSink {
     closed: Vec<Pending>,
     /// Prepared, not yet committed, by epoch.
     pending: Vec<Pending>,
+    /// The path in the checkpoint that the sink was restored from, if it is another.
+    moved_from: Option<String>,
     now_ms: i64,
     bytes_written: u64,
 }
@@ -67,10 +72,11 @@ impl Names {
         (format!(".{stem}.inprogress"), format!("{stem}.{}", self.extension))
     }
 
-    /// The incarnation in a hidden name of this job and operator; None for any other name.
-    fn incarnation_of(&self, hidden: &str) -> Option<u64> {
+    /// The incarnation and the subtask in a hidden name of this job and operator; None for any other name.
+    fn writer_of(&self, hidden: &str) -> Option<(u64, u32)> {
         let rest = hidden.strip_prefix(".part-")?.strip_prefix(&self.job)?.strip_prefix('-')?;
-        rest.strip_suffix(".inprogress")?.split('-').next()?.parse().ok()
+        let mut parts = rest.strip_suffix(".inprogress")?.split('-');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 }
 
@@ -95,7 +101,7 @@ impl FileSink {
             );
             return Err(Error::invalid(what));
         }
-        fs::create_dir_all(&directory).map_err(|e| cannot("create directory", &directory, &e))?;
+        create(&directory)?;
         let ending = match format {
             Format::Json(_) | Format::ChangelogJson(_) => "json",
             Format::Csv(_) => "csv",
@@ -113,13 +119,17 @@ impl FileSink {
             counter: 0,
             extension: format!("{ending}{compressed}"),
         };
-        let mut restored = Vec::new();
+        let (mut restored, mut moved_from) = (Vec::new(), None);
         for blob in blobs.iter().filter(|blob| !blob.is_empty()) {
-            restored.extend(Blob::decode(blob)?.pending);
+            let blob = Blob::decode(blob)?;
+            moved_from = moved_from.or(blob.path.filter(|path| *path != options.path));
+            restored.extend(blob.pending);
         }
-        let mine = |name: &str| hash_bytes(name.as_bytes()) % place.parallelism.max(1) as u64 == place.index as u64;
+        // All files of an old subtask go to one of ours, so that its marker can speak for all of them.
+        let mine = |subtask: u32| subtask % place.parallelism.max(1) == place.index;
         clean(&directory, &names, &restored, mine)?;
         let mut sink = FileSink {
+            path: options.path.clone(),
             directory,
             names,
             encoder: encoder(format, schema, changelog),
@@ -130,7 +140,8 @@ impl FileSink {
             buffer: Vec::with_capacity(WRITE_BYTES * 2),
             current: None,
             closed: Vec::new(),
-            pending: restored.into_iter().filter(|file| mine(&file.name)).collect(),
+            pending: restored.into_iter().filter(|file| mine(file.subtask().unwrap_or(0))).collect(),
+            moved_from,
             now_ms: place.now_ms,
             bytes_written: 0,
         };
@@ -140,6 +151,7 @@ impl FileSink {
         if let Some(permit) = permit {
             sink.commit(permit)?;
         }
+        sink.markers().rewind(permit.map(|permit| permit.epoch().0), mine)?;
         Ok(sink)
     }
 
@@ -188,17 +200,32 @@ impl FileSink {
         Ok(())
     }
 
+    fn markers(&self) -> Markers<'_> {
+        Markers { directory: &self.directory, job: &self.names.job }
+    }
+
     fn publish(&mut self, epoch: Epoch) -> Result<()> {
-        let due = self.pending.iter().filter(|file| file.epoch <= epoch.0);
-        let mut published = 0;
-        for file in due {
-            file.publish(&self.directory)?;
-            published += 1;
+        let markers = self.markers();
+        // By the subtask that wrote them: after a rescale the files of several may be ours.
+        let mut writers: BTreeMap<u32, Option<u64>> = BTreeMap::new();
+        for file in self.pending.iter().filter(|file| file.epoch <= epoch.0) {
+            let writer = file.subtask().unwrap_or(self.names.subtask);
+            let published = match writers.get(&writer) {
+                Some(published) => *published,
+                None => *writers.entry(writer).or_insert(markers.read(writer)?),
+            };
+            file.publish(&self.directory, &Known { published, moved_from: self.moved_from.as_deref() })?;
         }
-        if published > 0 {
-            sync_directory(&self.directory)?;
-            self.pending.retain(|file| file.epoch > epoch.0);
+        if writers.is_empty() {
+            return Ok(());
         }
+        sync_directory(&self.directory)?;
+        for (writer, published) in writers {
+            if published < Some(epoch.0) {
+                markers.write(writer, epoch.0)?;
+            }
+        }
+        self.pending.retain(|file| file.epoch > epoch.0);
         Ok(())
     }
 }
@@ -225,7 +252,7 @@ impl Sink for FileSink {
             sync_directory(&self.directory)?;
             self.pending.extend(self.closed.drain(..).map(|file| Pending { epoch: epoch.0, ..file }));
         }
-        let blob = Blob { pending: self.pending.clone() }.encode()?;
+        let blob = Blob { path: Some(self.path.clone()), pending: self.pending.clone() }.encode()?;
         if self.commit_early {
             self.publish(epoch)?;
         }
@@ -250,16 +277,31 @@ impl Sink for FileSink {
     }
 }
 
+/// Makes the directory and those above it, durably: files synced in a directory that a power loss takes away are lost.
+fn create(directory: &Path) -> Result<()> {
+    let grown = to_grow(directory);
+    fs::create_dir_all(directory).map_err(|e| cannot("create directory", directory, &e))?;
+    grown.iter().try_for_each(|parent| sync_directory(parent))
+}
+
+/// The directories that get a new entry when `directory` is made, the lowest first.
+fn to_grow(directory: &Path) -> Vec<PathBuf> {
+    let missing = directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let parent = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_path_buf);
+    missing.map(|path| parent(path).unwrap_or_else(|| PathBuf::from("."))).collect()
+}
+
 /// Deletes what earlier incarnations of this sink left unfinished. Only older incarnations: the other subtasks of ours
 /// may be writing already. Each name has one subtask that deletes it.
-fn clean(directory: &Path, names: &Names, restored: &[Pending], mine: impl Fn(&str) -> bool) -> Result<()> {
+fn clean(directory: &Path, names: &Names, restored: &[Pending], mine: impl Fn(u32) -> bool) -> Result<()> {
     let kept: HashSet<&str> = restored.iter().map(|file| file.hidden.as_str()).collect();
     for entry in fs::read_dir(directory).map_err(|e| cannot("list", directory, &e))? {
         let entry = entry.map_err(|e| cannot("list", directory, &e))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let older = names.incarnation_of(name).is_some_and(|incarnation| incarnation < names.incarnation);
-        if older && !kept.contains(name) && mine(name) {
+        let writer = names.writer_of(name);
+        let stale = writer.is_some_and(|(incarnation, subtask)| incarnation < names.incarnation && mine(subtask));
+        if stale && !kept.contains(name) {
             fs::remove_file(entry.path()).map_err(|e| cannot("delete", &entry.path(), &e))?;
         }
     }

@@ -1,25 +1,28 @@
 //! Reads files into batches: one lane a file, its chunks one after another, the lane furthest behind first.
 //!
-//! Bounded, the files are listed once. Monitoring, new files and new lines of plain files are looked for at every
-//! interval; a file that has been quiet for an interval closes its lane, so that it holds back no watermark, and gets a
-//! new one when it grows. At most [`PLAIN_MAX`] plain files are kept open (others are reopened where they were) and
+//! Bounded, the files are listed once. Monitoring, new files and new rows are looked for at every interval (see
+//! `follow`); a file that has been quiet for an interval closes its lane, so that it holds back no watermark, and gets
+//! one again when it grows. At most [`PLAIN_MAX`] plain files are kept open (others are reopened where they were) and
 //! [`PACKED_MAX`] compressed ones, which cannot be reopened cheaply: more of them with one time range are an error.
 
 use super::super::{Place, Polled, Source, SourceBatch};
-use super::listing::{self, Codec, File};
+use super::input::{Input, Lane};
+use super::listing::{self, Codec, File, Gone};
 use super::position::{self, FilePosition};
-use super::reader::{Reader, count_lines};
-use super::splits::{self, Chunk, OPEN_END};
+use super::reader::{Filled, Reader};
+use super::splits;
 use crate::error::{Context, Error, Result};
-use crate::format::decode::DecodeError;
+use crate::format::decode::{DecodeError, LINE_BYTES};
 use crate::format::{Decoder, ErrorRows, Stop, decoder};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use ef_proto::connector::{FilesystemSource as Options, Format, OnError};
 use ef_proto::plan;
 use ef_proto::schema::{Field, Schema};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 const PLAIN_MAX: usize = 128;
 const PACKED_MAX: usize = 512;
@@ -35,57 +38,44 @@ const ERRORS_MAX: usize = 1024;
 /// Longest answer of `Wait`.
 const WAIT_MS: i64 = 10;
 
+/// Polls after which a lane that rests is tried again, while others have rows.
+const REST_POLLS: u64 = 16;
+
 /// Elapsed milliseconds, from any start.
 pub type Clock = Box<dyn FnMut() -> i64 + Send>;
 
-/// A file of this subtask.
-struct Input {
-    file: File,
-    head: (u64, u32),
-    /// What is left to read, in order; of a monitored file one chunk, for ever.
-    chunks: VecDeque<Chunk>,
-    lane: Option<Lane>,
-    /// Monitoring: all bytes before this one have been looked at, the part of a last line too.
-    seen: u64,
-    /// Line ends counted so far for messages: (up to this offset, so many).
-    counted: (u64, u64),
-}
-
-/// An open lane.
-struct Lane {
-    number: usize,
-    reader: Option<Reader>,
-    /// When the lane was last read, in polls.
-    used: u64,
-    /// Monitoring: nothing to read since this clock.
-    quiet_since: Option<i64>,
-    done: bool,
-}
-
-struct Monitor {
-    interval_ms: i64,
-    next_scan: i64,
+pub(super) struct Monitor {
+    pub interval_ms: i64,
+    pub next_scan: i64,
 }
 
 pub struct FilesystemSource {
     table: String,
-    options: Options,
-    place: Place,
+    pub(super) options: Options,
+    pub(super) place: Place,
     schema: SchemaRef,
     /// METADATA columns: position in the schema, field, key.
     metadata: Vec<(usize, Field, String)>,
     decoder: Box<dyn Decoder>,
-    inputs: Vec<Input>,
-    lanes_opened: usize,
+    pub(super) inputs: Vec<Input>,
+    /// Lane numbers given out so far, and those of them that are closed.
+    lanes: usize,
+    closed_lanes: BTreeSet<usize>,
     polls: u64,
     events: VecDeque<Polled>,
     errors: ErrorRows,
+    /// Fields of the open batch that are NULL because they could not be read.
+    field_errors: u64,
+    /// The first of all, and whether it has been told.
+    field_error: Option<String>,
+    field_error_told: bool,
     /// To be returned by the next poll: what came before it has been delivered.
     failed: Option<Error>,
     /// METADATA columns of one file, at full batch length.
-    constants: Option<(usize, Vec<ArrayRef>)>,
-    monitor: Option<Monitor>,
-    clock: Clock,
+    pub(super) constants: Option<(usize, Vec<ArrayRef>)>,
+    pub(super) monitor: Option<Monitor>,
+    pub(super) gone: Gone,
+    pub(super) clock: Clock,
 }
 
 impl FilesystemSource {
@@ -133,12 +123,17 @@ impl FilesystemSource {
             metadata,
             decoder: decoder(format, &Schema::new(decoded))?,
             inputs: Vec::new(),
-            lanes_opened: 0,
+            lanes: 0,
+            closed_lanes: BTreeSet::new(),
             polls: 0,
             events: VecDeque::new(),
             errors: ErrorRows::default(),
+            field_errors: 0,
+            field_error: None,
+            field_error_told: false,
             failed: None,
             constants: None,
+            gone: if monitor.is_some() { Gone::Below } else { Gone::Refused },
             monitor,
             clock,
         };
@@ -161,7 +156,7 @@ impl FilesystemSource {
             Format::Csv(csv) => csv.quote.is_none() && csv.escape.is_none(),
             Format::Json(_) | Format::ChangelogJson(_) => true,
         };
-        let files = listing::list(&self.options.path, self.options.compression, false)?;
+        let files = listing::list(&self.options.path, self.options.compression, self.gone)?;
         let chunks = files.iter().map(|file| splits::cut(file, self.options.split_bytes, splittable)).collect();
         let mine = splits::deal(chunks, self.place.index, self.place.parallelism);
         for (file, chunks) in files.into_iter().zip(mine) {
@@ -175,147 +170,119 @@ impl FilesystemSource {
 
     /// Takes this subtask's part of what the checkpoint left to do, after checking that the files are still the same.
     fn resume(&mut self, files: Vec<FilePosition>) -> Result<()> {
+        if self.monitor.is_some() {
+            return self.resume_followed(files);
+        }
         let Place { index, parallelism, .. } = self.place;
-        let monitoring = self.monitor.is_some();
-        let mut dealt = Vec::new();
-        if !monitoring {
-            dealt = splits::deal(files.iter().map(|file| file.chunks.clone()).collect(), index, parallelism);
-        }
-        for (number, old) in files.into_iter().enumerate() {
-            let chunks = match monitoring {
-                true if splits::owner(&old.path, parallelism) == index => old.chunks,
-                true => Vec::new(),
-                false => std::mem::take(&mut dealt[number]),
-            };
-            if chunks.is_empty() {
-                continue;
+        let dealt = splits::deal(files.iter().map(|file| file.chunks.clone()).collect(), index, parallelism);
+        for (old, chunks) in files.into_iter().zip(dealt) {
+            if !chunks.is_empty() {
+                let file = File::stat(&old.path, self.options.compression);
+                let file = file.invalid(|| "a file of the checkpoint is gone".into())?;
+                old.check(&file)?;
+                self.inputs.push(Input::new(file, old.head, chunks));
             }
-            let file = match File::stat(&old.path, self.options.compression) {
-                Ok(file) => file,
-                // A followed file that had been read to its end may be tidied away.
-                Err(_) if monitoring && chunks.iter().all(|chunk| chunk.at >= Some(old.size)) => continue,
-                Err(error) => return Err(error).invalid(|| "a file of the checkpoint is gone".into()),
-            };
-            if !file.regular {
-                return Err(Error::invalid(format!(
-                    "file \"{}\" is no regular file and cannot be read again",
-                    old.path
-                )));
-            }
-            if file.size < old.size || file.head(Some(old.head.0))? != old.head {
-                return Err(Error::invalid(format!(
-                    "file \"{}\" is not the one that the checkpoint was made with: it had {} bytes, now {}{}",
-                    old.path,
-                    old.size,
-                    file.size,
-                    if file.size < old.size { "" } else { ", and begins differently" }
-                )));
-            }
-            self.inputs.push(Input::new(file, old.head, chunks));
         }
         Ok(())
     }
 
-    /// Looks for new files, and for new lines in known ones.
-    fn scan(&mut self) -> Result<()> {
-        let now = (self.clock)();
-        let Some(monitor) = &mut self.monitor else { return Ok(()) };
-        let interval = monitor.interval_ms;
-        monitor.next_scan = now + interval;
-        let listed = listing::list(&self.options.path, self.options.compression, true)?;
-        for file in &listed {
-            let known = self.inputs.iter().any(|input| input.file.path == file.path);
-            if known || splits::owner(&file.path, self.place.parallelism) != self.place.index {
-                continue;
-            }
-            let head = file.head(None)?;
-            self.inputs.push(Input::new(file.clone(), head, vec![Chunk::new(0, OPEN_END)]));
-        }
-        for index in 0..self.inputs.len() {
-            let input = &mut self.inputs[index];
-            let found = listed.iter().position(|file| file.path == input.file.path);
-            if let Some(found) = found {
-                let file = &listed[found];
-                if file.size < input.file.size {
-                    return Err(Error::invalid(format!(
-                        "file \"{}\" shrank from {} to {} bytes while it was followed; new rows must be appended",
-                        file.path, input.file.size, file.size
-                    )));
-                }
-                if file.size > input.file.size && self.constants.as_ref().is_some_and(|(of, _)| *of == index) {
-                    self.constants = None;
-                }
-                input.file = file.clone();
-            }
-            let more = match input.file.codec {
-                _ if found.is_none() => false,
-                Codec::Plain => input.file.size > input.seen,
-                _ => input.chunks[0].end == OPEN_END && input.lane.is_none(),
-            };
-            match &mut input.lane {
-                None if more => self.open_lane(index),
-                None => {}
-                Some(lane) if more => lane.quiet_since = None,
-                Some(lane) if lane.quiet_since.is_some_and(|since| now - since >= interval) => {
-                    self.events.push_back(Polled::Closed(lane.number));
-                    input.lane = None;
-                }
-                Some(_) => {}
-            }
-        }
-        // Files that are gone and have no lane are forgotten.
-        self.constants = None;
-        self.inputs.retain(|input| input.lane.is_some() || listed.iter().any(|file| file.path == input.file.path));
-        Ok(())
-    }
-
-    fn open_lane(&mut self, index: usize) {
-        let number = self.lanes_opened;
-        self.lanes_opened += 1;
+    /// The lowest number that is not in use, so that those who keep something per lane need no more of it than lanes
+    /// are open at once.
+    pub(super) fn open_lane(&mut self, index: usize) {
+        let number = self.closed_lanes.pop_first().unwrap_or_else(|| {
+            self.lanes += 1;
+            self.lanes - 1
+        });
         self.events.push_back(Polled::Opened(number));
-        self.inputs[index].lane = Some(Lane { number, reader: None, used: 0, quiet_since: None, done: false });
+        self.inputs[index].lane = Some(Lane { number, reader: None, quiet_since: None, rests: false, done: false });
+    }
+
+    pub(super) fn close_lane(&mut self, index: usize) {
+        if let Some(lane) = self.inputs[index].lane.take() {
+            self.closed_lanes.insert(lane.number);
+            self.events.push_back(Polled::Closed(lane.number));
+        }
     }
 
     /// The input whose lane has the lowest watermark, the oldest lane among equals.
     fn furthest_behind(&self, watermarks: &[i64]) -> Option<usize> {
         let lanes = self.inputs.iter().enumerate().filter_map(|(index, input)| Some((index, input.lane.as_ref()?)));
         lanes
-            .filter(|(_, lane)| lane.quiet_since.is_none())
+            .filter(|(_, lane)| lane.quiet_since.is_none() && !lane.rests)
             .min_by_key(|(_, lane)| (watermarks.get(lane.number).copied().unwrap_or(i64::MIN), lane.number))
             .map(|(index, _)| index)
     }
 
-    /// Opens the reader of an input's first chunk, and closes that of another when too many are open.
-    fn open_reader(&mut self, index: usize) -> Result<()> {
-        let packed = self.inputs[index].file.codec != Codec::Plain;
-        let open = |input: &&mut Input| {
-            (input.file.codec != Codec::Plain) == packed
-                && input.lane.as_ref().is_some_and(|lane| lane.reader.is_some())
-        };
-        let count = self.inputs.iter_mut().filter(open).count();
-        if packed && count >= PACKED_MAX {
-            return Err(Error::invalid(format!(
-                "more than {PACKED_MAX} compressed files cover the same time and would have to be read at once; merge them, or raise the parallelism"
-            )));
+    /// Whether any lane rested.
+    fn end_rests(&mut self) -> bool {
+        let mut any = false;
+        for lane in self.inputs.iter_mut().filter_map(|input| input.lane.as_mut()) {
+            any |= std::mem::take(&mut lane.rests);
         }
-        if count >= PLAIN_MAX && !packed {
-            let oldest = self.inputs.iter_mut().filter(open).filter_map(|input| input.lane.as_mut());
-            if let Some(lane) = oldest.min_by_key(|lane| lane.used) {
-                lane.reader = None;
+        any
+    }
+
+    /// Opens the reader of an input's first chunk, and closes another file when too many are open. False: a followed
+    /// file is not there any more, or another one is; the next scan will tell.
+    fn open_reader(&mut self, index: usize) -> Result<bool> {
+        let packed = self.inputs[index].file.codec != Codec::Plain;
+        if packed {
+            let readers = self.inputs.iter().filter(|input| {
+                input.file.codec != Codec::Plain && input.lane.as_ref().is_some_and(|lane| lane.reader.is_some())
+            });
+            if readers.count() >= PACKED_MAX {
+                return Err(Error::invalid(format!(
+                    "more than {PACKED_MAX} compressed files cover the same time and would have to be read at once; merge them, or raise the parallelism"
+                )));
             }
+        }
+        if self.inputs[index].handle.is_none() {
+            self.close_oldest();
+            let input = &mut self.inputs[index];
+            let shown = || format!("file \"{}\"", input.file.path);
+            let handle = match listing::open(&input.file.path) {
+                Err(error) if self.monitor.is_some() && error.kind() == ErrorKind::NotFound => return Ok(false),
+                handle => handle.invalid(shown)?,
+            };
+            if listing::id(&handle.metadata().invalid(shown)?) != input.file.id {
+                return match self.monitor {
+                    Some(_) => Ok(false),
+                    None => Err(Error::invalid(format!("{} was replaced while it was read", shown()))),
+                };
+            }
+            input.handle = Some(Arc::new(handle));
         }
         let lanes = self.inputs.iter().filter(|input| input.lane.is_some()).count();
         let buffer = if lanes > MANY_LANES { SMALL_BUFFER_BYTES } else { BUFFER_BYTES };
         let input = &mut self.inputs[index];
-        if let (Some(lane), Some(chunk)) = (&mut input.lane, input.chunks.front_mut()) {
-            lane.reader = Some(Reader::open(&input.file, chunk, buffer)?);
+        if let (Some(lane), Some(handle), Some(chunk)) = (&mut input.lane, &input.handle, input.chunks.front_mut()) {
+            lane.reader = Some(Reader::open(&input.file, handle.clone(), chunk, buffer)?);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Closes the plain file that was not read for longest, when [`PLAIN_MAX`] are open; also packed ones whose lane is
+    /// closed count. One that is no longer found under its name could not be opened again.
+    fn close_oldest(&mut self) {
+        let closable = |input: &&mut Input| {
+            let cheap = input.file.codec == Codec::Plain || input.lane.is_none();
+            input.handle.is_some() && input.file.regular && cheap && input.missing == 0
+        };
+        if self.inputs.iter_mut().filter(closable).count() < PLAIN_MAX {
+            return;
+        }
+        if let Some(oldest) = self.inputs.iter_mut().filter(closable).min_by_key(|input| input.used) {
+            oldest.handle = None;
+            if let Some(lane) = &mut oldest.lane {
+                lane.reader = None;
+            }
+        }
     }
 
     /// Decodes rows of one input into the open batch, until it is full or nothing more can be had now.
     fn read(&mut self, index: usize, bytes: &mut u64) -> Result<()> {
         let following = self.monitor.is_some();
+        let mut passed_over = 0;
         loop {
             let input = &mut self.inputs[index];
             let lane = input.lane.as_mut().expect("only open lanes are read");
@@ -324,77 +291,133 @@ impl FilesystemSource {
                 return Ok(());
             };
             if lane.reader.is_none() {
-                self.open_reader(index)?;
+                if !self.open_reader(index)? {
+                    let lane = self.inputs[index].lane.as_mut().expect("as above");
+                    lane.done = true;
+                    return Ok(());
+                }
                 continue;
             }
-            if lane.used != self.polls {
-                lane.used = self.polls;
+            if input.used != self.polls {
+                input.used = self.polls;
                 self.decoder.begin(chunk.start == 0 && chunk.lines == 0);
             }
-            let grows = following && input.file.codec == Codec::Plain;
+            let grows = following && input.grows();
+            let lane = input.lane.as_mut().expect("only open lanes are read");
             let reader = lane.reader.as_mut().expect("opened above");
             let chunk = &mut input.chunks[0];
-            let (window, last) = reader.window();
-            let decoded = self.decoder.decode(window, last && !grows);
             let (from, lines) = (reader.offset, chunk.lines);
-            reader.consume(decoded.consumed);
-            chunk.at = Some(reader.offset);
-            chunk.lines += decoded.lines;
-            match decoded.stop {
-                Stop::Full => break,
-                Stop::Bad(error) => {
-                    let line = match chunk.start {
-                        0 => lines + error.line + 1,
-                        _ => input.line_at(from + error.offset as u64)?,
-                    };
+            let mut last = false;
+            if reader.is_discarding() {
+                // Until its end is found, a position is before the row.
+                let row_at = chunk.at.unwrap_or(0);
+                if let Some((row, line_end)) = reader.pass_over(grows, self.decoder.on_error() == OnError::Fail) {
+                    chunk.at = Some(reader.offset);
+                    chunk.lines += line_end as u64;
+                    let reason = format!("the row is longer than {} MiB", LINE_BYTES >> 20);
+                    let error = DecodeError::new(0, 0, None, reason, &row);
+                    let line = if chunk.start == 0 { lines + 1 } else { input.lines.at(row_at, &input.file.path)? };
                     self.bad_row(index, line, error)?;
-                    if self.errors.len() >= ERRORS_MAX {
-                        break;
-                    }
+                    continue;
                 }
-                // All there is of a growing file is decoded: see whether there is more, else wait for the next scan.
-                Stop::Input if grows => {
-                    if !reader.fill()? {
-                        input.seen = reader.offset + reader.window().0.len() as u64;
-                        lane.quiet_since = Some((self.clock)());
-                        break;
-                    }
+                passed_over += reader.offset - from;
+                if passed_over > LINE_BYTES as u64 {
+                    lane.rests = true;
+                    break;
                 }
-                Stop::Input if last || reader.finished() => {
-                    if following {
-                        // A followed compressed file does not grow: its end tells the next scan that it is read.
-                        chunk.end = reader.offset;
-                        lane.done = true;
-                        break;
-                    }
-                    let done = input.chunks.pop_front().map_or(0, |chunk| chunk.end);
-                    match input.chunks.front_mut() {
-                        // The neighbour is ours too: just read on.
-                        Some(next) if next.start == done && next.at.is_none() => {
-                            next.at = Some(reader.offset);
-                            reader.go_on_to(next.end);
+            } else if reader.skip_mark(grows) {
+                let window;
+                (window, last) = reader.window();
+                let decoded = self.decoder.decode(window, last && !grows);
+                reader.consume(decoded.consumed);
+                chunk.at = Some(reader.offset);
+                chunk.lines += decoded.lines;
+                let in_file = chunk.start == 0;
+                let first = decoded.nulled.first.filter(|_| !std::mem::replace(&mut self.field_error_told, true));
+                self.field_errors += decoded.nulled.fields;
+                if let Some(error) = first {
+                    let line = if in_file {
+                        lines + error.line + 1
+                    } else {
+                        input.lines.at(from + error.offset as u64, &input.file.path)?
+                    };
+                    self.field_error = Some(format!("{} line {line}: {error}", input.file.path));
+                }
+                match decoded.stop {
+                    Stop::Full => break,
+                    Stop::Bad(error) => {
+                        let line = match in_file {
+                            true => lines + error.line + 1,
+                            false => input.lines.at(from + error.offset as u64, &input.file.path)?,
+                        };
+                        self.bad_row(index, line, error)?;
+                        if self.errors.len() >= ERRORS_MAX {
+                            break;
                         }
-                        _ => {
-                            *bytes += reader.take_bytes();
-                            lane.reader = None;
-                        }
+                        continue;
                     }
-                }
-                Stop::Input => {
-                    reader.fill()?;
+                    Stop::Input => {}
                 }
             }
+            // All rows that were read are decoded.
+            if !grows && (last || reader.finished()) {
+                if following {
+                    // Whether something is appended to a packed file, the next scan will tell.
+                    chunk.end = reader.offset;
+                    input.seen = reader.raw_bytes();
+                    lane.done = true;
+                    break;
+                }
+                let done = input.chunks.pop_front().map_or(0, |chunk| chunk.end);
+                match input.chunks.front_mut() {
+                    // The neighbour is ours too: just read on.
+                    Some(next) if next.start == done && next.at.is_none() => {
+                        next.at = Some(reader.offset);
+                        reader.go_on_to(next.end)?;
+                    }
+                    _ => {
+                        *bytes += reader.take_bytes();
+                        lane.reader = None;
+                        input.handle = None;
+                    }
+                }
+                continue;
+            }
+            match reader.fill()? {
+                Filled::More => {}
+                // Of a growing file that is all for now; for others the window now ends with its last row.
+                Filled::End if grows => {
+                    input.seen = reader.offset + reader.window().0.len() as u64;
+                    lane.quiet_since = Some((self.clock)());
+                    break;
+                }
+                Filled::End => {}
+                Filled::Later => {
+                    lane.rests = true;
+                    break;
+                }
+                Filled::Cut(_) if following => {
+                    input.seen = reader.raw_bytes();
+                    *bytes += reader.take_bytes();
+                    lane.reader = None;
+                    lane.quiet_since = Some((self.clock)());
+                    break;
+                }
+                Filled::Cut(error) => return Err(error),
+                Filled::TooLong => reader.discard(),
+            }
         }
-        if let Some(reader) = self.inputs[index].lane.as_mut().and_then(|lane| lane.reader.as_mut()) {
+        let input = &mut self.inputs[index];
+        if let Some(reader) = input.lane.as_mut().and_then(|lane| lane.reader.as_mut()) {
             *bytes += reader.take_bytes();
         }
-        Ok(())
+        if following { input.extend_head() } else { Ok(()) }
     }
 
     fn bad_row(&mut self, index: usize, line: u64, error: DecodeError) -> Result<()> {
         let path = &self.inputs[index].file.path;
         match self.decoder.on_error() {
-            OnError::Skip if !error.fatal => {
+            OnError::Skip | OnError::Null if !error.fatal => {
                 self.errors.push(&self.table, Some(path), Some(line), &error);
                 Ok(())
             }
@@ -438,20 +461,6 @@ impl FilesystemSource {
     }
 }
 
-impl Input {
-    fn new(file: File, head: (u64, u32), chunks: Vec<Chunk>) -> Input {
-        let seen = chunks[0].at.unwrap_or(0);
-        Input { file, head, chunks: chunks.into(), lane: None, seen, counted: (0, 0) }
-    }
-
-    /// The number of the line that begins at `offset`.
-    fn line_at(&mut self, offset: u64) -> Result<u64> {
-        let (upto, lines) = if self.counted.0 <= offset { self.counted } else { (0, 0) };
-        self.counted = (offset, lines + count_lines(&self.file.path, upto, offset)?);
-        Ok(self.counted.1 + 1)
-    }
-}
-
 impl Source for FilesystemSource {
     fn poll(&mut self, watermarks: &[i64]) -> Result<Polled> {
         loop {
@@ -462,6 +471,9 @@ impl Source for FilesystemSource {
                 return Err(error);
             }
             self.polls += 1;
+            if self.polls.is_multiple_of(REST_POLLS) {
+                self.end_rests();
+            }
             if self.monitor.is_some() {
                 let now = (self.clock)();
                 if self.monitor.as_ref().is_some_and(|monitor| now >= monitor.next_scan) {
@@ -472,6 +484,9 @@ impl Source for FilesystemSource {
                 }
             }
             let Some(index) = self.furthest_behind(watermarks) else {
+                if self.end_rests() {
+                    return Ok(Polled::Wait(WAIT_MS as u64));
+                }
                 let Some(monitor) = &self.monitor else { return Ok(Polled::End) };
                 let next_scan = monitor.next_scan;
                 let wait = (next_scan - (self.clock)()).clamp(1, WAIT_MS);
@@ -482,25 +497,30 @@ impl Source for FilesystemSource {
             let lane = self.inputs[index].lane.as_mut().expect("only open lanes are read");
             let number = lane.number;
             if lane.done {
-                self.inputs[index].lane = None;
-                self.events.push_back(Polled::Closed(number));
+                self.close_lane(index);
             }
             self.failed = result.err();
             if self.decoder.rows() == 0 && self.errors.is_empty() {
                 continue;
             }
             let batch = self.take_batch(index)?;
-            return Ok(Polled::Batch(SourceBatch { lane: number, batch, errors: self.errors.take()?, bytes }));
+            return Ok(Polled::Batch(SourceBatch {
+                lane: number,
+                batch,
+                errors: self.errors.take()?,
+                field_errors: std::mem::take(&mut self.field_errors),
+                field_error: self.field_error.take(),
+                bytes,
+            }));
         }
     }
 
     fn position(&self) -> Result<Vec<u8>> {
-        let files = self.inputs.iter().filter(|input| !input.chunks.is_empty()).map(|input| FilePosition {
-            path: input.file.path.clone(),
-            size: input.file.size,
-            head: input.head,
-            chunks: input.chunks.iter().cloned().collect(),
-        });
+        // The row that failed is consumed already: a restart from here would not see it again.
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let files = self.inputs.iter().filter(|input| !input.chunks.is_empty()).map(Input::position);
         position::write(self.monitor.is_some(), files.collect())
     }
 

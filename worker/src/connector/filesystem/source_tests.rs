@@ -3,6 +3,7 @@
 use super::FilesystemSource;
 use crate::connector::{Place, Polled, Source};
 use crate::error::Result;
+use crate::format::decode::{LINE_BYTES, RAW_BYTES};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use ef_proto::connector::{self, Compression, Csv, Format, Json, OnError, SourceConnector, TimestampFormat};
@@ -17,18 +18,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
-struct Setup {
-    path: String,
-    split_bytes: u64,
-    monitor: Option<u64>,
-    on_error: OnError,
-    format: Option<Format>,
-    fields: Vec<Field>,
-    metadata: Vec<(usize, String)>,
-    clock: Arc<AtomicI64>,
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub path: String,
+    pub split_bytes: u64,
+    pub monitor: Option<u64>,
+    pub on_error: OnError,
+    pub format: Option<Format>,
+    pub fields: Vec<Field>,
+    pub metadata: Vec<(usize, String)>,
+    pub clock: Arc<AtomicI64>,
 }
 
-fn setup(path: &Path) -> Setup {
+pub(super) fn setup(path: &Path) -> Setup {
     Setup {
         path: path.to_str().unwrap().to_string(),
         split_bytes: 16 << 20,
@@ -42,7 +44,7 @@ fn setup(path: &Path) -> Setup {
 }
 
 impl Setup {
-    fn open(&self, index: u32, parallelism: u32, restored: &[Vec<u8>]) -> Result<FilesystemSource> {
+    pub fn open(&self, index: u32, parallelism: u32, restored: &[Vec<u8>]) -> Result<FilesystemSource> {
         let options = connector::FilesystemSource {
             path: self.path.clone(),
             monitor_interval_ms: self.monitor,
@@ -82,17 +84,24 @@ impl Setup {
 
 /// Up to `batches` batches: the values of the first column by lane, and how it ended (Ok(true): the source is at its
 /// end). The watermark of a lane is the largest value it has delivered.
-fn run(source: &mut FilesystemSource, batches: usize) -> (Vec<(usize, i64)>, Result<bool>) {
+pub(super) fn run(source: &mut FilesystemSource, batches: usize) -> (Vec<(usize, i64)>, Result<bool>) {
     let (mut rows, mut watermarks, mut count) = (Vec::new(), Vec::new(), 0);
     while count < batches {
         match source.poll(&watermarks) {
             Err(error) => return (rows, Err(error)),
             Ok(Polled::End) => return (rows, Ok(true)),
             Ok(Polled::Wait(_)) => return (rows, Ok(false)),
-            Ok(Polled::Opened(lane)) => watermarks.resize(watermarks.len().max(lane + 1), i64::MIN),
-            Ok(Polled::Closed(lane)) => watermarks[lane] = i64::MAX,
+            Ok(Polled::Opened(lane)) => {
+                watermarks.resize(watermarks.len().max(lane + 1), i64::MIN);
+                watermarks[lane] = i64::MIN;
+            }
+            Ok(Polled::Closed(lane)) => {
+                watermarks.resize(watermarks.len().max(lane + 1), i64::MIN);
+                watermarks[lane] = i64::MAX;
+            }
             Ok(Polled::Batch(batch)) => {
                 count += 1;
+                watermarks.resize(watermarks.len().max(batch.lane + 1), i64::MIN);
                 for n in batch.batch.column(0).as_primitive::<Int64Type>().values() {
                     watermarks[batch.lane] = watermarks[batch.lane].max(*n);
                     rows.push((batch.lane, *n));
@@ -103,7 +112,7 @@ fn run(source: &mut FilesystemSource, batches: usize) -> (Vec<(usize, i64)>, Res
     (rows, Ok(false))
 }
 
-fn numbers(rows: Vec<(usize, i64)>) -> Vec<i64> {
+pub(super) fn numbers(rows: Vec<(usize, i64)>) -> Vec<i64> {
     rows.into_iter().map(|(_, n)| n).collect()
 }
 
@@ -169,6 +178,19 @@ fn every_line_is_read_exactly_once_for_any_split_and_parallelism() {
             rows.sort_unstable();
             assert_eq!(rows, (0..count).collect::<Vec<_>>(), "seed {seed} parallelism {parallelism}");
         }
+    }
+}
+
+#[test]
+fn the_line_behind_a_byte_order_mark_has_an_owner_however_small_the_chunks() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("a"), "\u{feff}{\"n\":1}\n{\"n\":2}\n").unwrap();
+    for split_bytes in 1..6 {
+        let setup = Setup { split_bytes, ..setup(dir.path()) };
+        let mut rows: Vec<_> =
+            (0..2).flat_map(|i| numbers(run(&mut setup.open(i, 2, &[]).unwrap(), usize::MAX).0)).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [1, 2], "{split_bytes}");
     }
 }
 
@@ -291,6 +313,167 @@ fn a_bad_row_fails_with_file_and_line_also_in_a_split_file() {
 }
 
 #[test]
+fn no_position_lies_behind_a_bad_row_that_was_not_yet_told() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("a"), "{\"n\":1}\n{\"n\":true}\n{\"n\":3}\n").unwrap();
+    let mut source = setup(dir.path()).open(0, 1, &[]).unwrap();
+    let (rows, end) = run(&mut source, 1);
+    assert_eq!((numbers(rows), end), (vec![1], Ok(false)));
+    assert!(source.position().unwrap_err().message.contains("line 2"));
+    assert!(source.poll(&[]).unwrap_err().message.contains("line 2"));
+}
+
+#[test]
+fn a_file_that_is_cut_at_a_line_end_while_it_is_read_is_an_error() {
+    for split_bytes in [100_000, 16 << 20] {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("a");
+        let text: String = (0..200_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+        std::fs::write(&file, &text).unwrap();
+        let mut source = Setup { split_bytes, ..setup(&file) }.open(0, 1, &[]).unwrap();
+        run(&mut source, 1).1.unwrap();
+        let cut = text[..text.len() - 50_000].rfind('\n').unwrap() + 1;
+        std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(cut as u64).unwrap();
+        let message = run(&mut source, usize::MAX).1.unwrap_err().message;
+        assert!(message.contains(&format!("shrank from {} to {cut} bytes", text.len())), "{message}");
+    }
+}
+
+/// The errors of a whole run, as (line, length of raw, reason), and its rows.
+fn skipped(setup: &Setup) -> (Vec<(i64, usize, String)>, Vec<i64>) {
+    let mut source = Setup { on_error: OnError::Skip, ..setup.clone() }.open(0, 1, &[]).unwrap();
+    let (mut errors, mut rows) = (Vec::new(), Vec::new());
+    loop {
+        match source.poll(&[]).unwrap() {
+            Polled::End => return (errors, rows),
+            Polled::Batch(batch) => {
+                rows.extend(batch.batch.column(0).as_primitive::<Int64Type>().values());
+                let Some(bad) = batch.errors else { continue };
+                for row in 0..bad.num_rows() {
+                    errors.push((
+                        bad.column(2).as_primitive::<Int64Type>().value(row),
+                        bad.column(3).as_string::<i32>().value(row).len(),
+                        bad.column(4).as_string::<i32>().value(row).to_string(),
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_row_over_the_limit_is_one_bad_row_and_one_at_the_limit_is_none() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a");
+    let long = |n: i64, bytes: usize| {
+        let row = format!("{{\"n\":{n},\"x\":\"\"}}");
+        row.replace("\"\"", &format!("\"{}\"", "y".repeat(bytes - row.len())))
+    };
+    for (over, split_bytes) in [(0, 64 << 20), (1, 64 << 20), (1, 1 << 20), (20 << 20, 64 << 20)] {
+        let text = format!("{{\"n\":1}}\n{}\n{{\"n\":3}}\n", long(2, LINE_BYTES + over));
+        std::fs::write(&file, text).unwrap();
+        let setup = Setup { split_bytes, ..setup(&file) };
+        let (errors, rows) = skipped(&setup);
+        if over == 0 {
+            assert_eq!((errors, rows), (vec![], vec![1, 2, 3]));
+            continue;
+        }
+        assert_eq!(errors, [(2, RAW_BYTES, "the row is longer than 16 MiB".to_string())], "{over} {split_bytes}");
+        assert_eq!(rows, [1, 3]);
+        let message = run(&mut setup.open(0, 1, &[]).unwrap(), usize::MAX).1.unwrap_err().message;
+        assert!(message.ends_with("line 2: the row is longer than 16 MiB"), "{message}");
+    }
+}
+
+#[test]
+fn a_quote_that_is_never_closed_costs_one_row() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.csv");
+    for (more, reason) in [(10, "a quoted field is never closed"), (2_000_000, "the row is longer than 16 MiB")] {
+        let text: String = (3..3 + more).map(|n| format!("{n},twelve bytes\n")).collect();
+        std::fs::write(&file, format!("1,a\n2,\"b\n{text}")).unwrap();
+        let mut setup = setup(&file);
+        setup.fields.push(Field::new("s", DataType::String, true));
+        setup.format = csv(|csv| csv.on_error = OnError::Skip);
+        let (errors, rows) = skipped(&setup);
+        assert_eq!(errors, [(2, 4, reason.to_string())]);
+        assert_eq!(rows, std::iter::once(1).chain(3..3 + more).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_silent_pipe_lets_the_task_go_on_and_its_rows_come_when_they_are_written() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe");
+    let name = std::ffi::CString::new(pipe.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a string that ends in zero and lives through the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let mut source = setup(&pipe).open(0, 1, &[]).unwrap();
+    assert_eq!(run(&mut source, 9), (vec![], Ok(false)), "nobody writes yet");
+    let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    writer.write_all(b"{\"n\":1}\n{\"n\"").unwrap();
+    assert_eq!(run(&mut source, 9), (vec![(0, 1)], Ok(false)));
+    assert_eq!(run(&mut source, 9), (vec![], Ok(false)), "half a row");
+    writer.write_all(b":2}\n").unwrap();
+    drop(writer);
+    assert_eq!(run(&mut source, 9), (vec![(0, 2)], Ok(true)));
+}
+
+#[test]
+fn zeros_behind_gzip_data_are_padding() {
+    let mut rng = SmallRng::seed_from_u64(5);
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.gz");
+    let packed = [gzip(b"{\"n\":1}\n", &mut rng), vec![0; 70_000], gzip(b"{\"n\":2}\n", &mut rng), vec![0; 3]].concat();
+    std::fs::write(&file, packed).unwrap();
+    assert_eq!(run(&mut setup(&file).open(0, 1, &[]).unwrap(), 9), (vec![(0, 1), (0, 2)], Ok(true)));
+}
+
+#[test]
+fn a_null_literal_that_begins_with_the_escape_is_null_and_escaped_it_is_text() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.csv");
+    std::fs::write(&file, "1,\\N\r\n2,\\\\N\n\\N,N\n4,\\N").unwrap();
+    let mut setup = setup(&file);
+    setup.fields.push(Field::new("s", DataType::String, true));
+    setup.format = csv(|csv| (csv.escape, csv.null_literal) = (Some(b'\\'), Some("\\N".into())));
+    let mut source = setup.open(0, 1, &[]).unwrap();
+    source.poll(&[]).unwrap();
+    let Polled::Batch(batch) = source.poll(&[]).unwrap() else { panic!("a batch") };
+    let numbers: Vec<_> = batch.batch.column(0).as_primitive::<Int64Type>().iter().collect();
+    assert_eq!(numbers, [Some(1), Some(2), None, Some(4)]);
+    let strings: Vec<_> = batch.batch.column(1).as_string::<i32>().iter().collect();
+    assert_eq!(strings, [None, Some("\\N"), Some("N"), None]);
+}
+
+#[test]
+fn ignored_errors_make_fields_of_csv_null_and_are_told_with_the_first_place() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.csv");
+    std::fs::write(&file, "1,a\nx,b\n3\n4,d,e\n\"5\"5,f\n6,g\n").unwrap();
+    let mut setup = setup(&file);
+    setup.fields.push(Field::new("s", DataType::String, true));
+    setup.format = csv(|csv| csv.on_error = OnError::Null);
+    let mut source = setup.open(0, 1, &[]).unwrap();
+    source.poll(&[]).unwrap();
+    let Polled::Batch(batch) = source.poll(&[]).unwrap() else { panic!("a batch") };
+    let numbers: Vec<_> = batch.batch.column(0).as_primitive::<Int64Type>().iter().collect();
+    assert_eq!(numbers, [Some(1), None, Some(3), Some(4), Some(6)]);
+    let strings: Vec<_> = batch.batch.column(1).as_string::<i32>().iter().collect();
+    assert_eq!(strings, [Some("a"), Some("b"), None, Some("d"), Some("g")]);
+    assert_eq!(batch.errors.unwrap().num_rows(), 1, "what is no record is skipped");
+    assert_eq!(batch.field_errors, 3);
+    let first = "line 2: column \"n\": expected a whole number of at most 64 bits, found \"x\"";
+    assert_eq!(batch.field_error, Some(format!("{} {first}", setup.path)));
+    // A column that must not be NULL cannot take one.
+    setup.fields[0] = Field::new("n", DataType::Int64, false);
+    let (errors, rows) = skipped(&Setup { on_error: OnError::Null, ..setup.clone() });
+    assert_eq!((errors.len(), rows), (2, vec![1, 3, 4, 6]));
+}
+
+#[test]
 fn paths_that_mean_nothing_are_told_at_the_start() {
     let dir = TempDir::new().unwrap();
     assert!(setup(&dir.path().join("none")).error().starts_with("table \"t\": path \""));
@@ -352,8 +535,8 @@ fn monitoring_takes_new_files_and_whole_new_lines_and_closes_quiet_lanes() {
     assert_eq!(step(&mut source, 1000), (vec![2, 10], vec![1], vec![]));
     assert_eq!(step(&mut source, 1000), (vec![], vec![], vec![0, 1]));
     append("a", "{\"n\":3}\n{\"n\"");
-    assert_eq!(step(&mut source, 1000), (vec![3], vec![2], vec![]));
-    assert_eq!(step(&mut source, 1000), (vec![], vec![], vec![2]));
+    assert_eq!(step(&mut source, 1000), (vec![3], vec![0], vec![]));
+    assert_eq!(step(&mut source, 1000), (vec![], vec![], vec![0]));
     assert_eq!(step(&mut source, 1000), (vec![], vec![], vec![]), "half a line opens no lane");
     let position = source.position().unwrap();
     append("a", ":4}\n");

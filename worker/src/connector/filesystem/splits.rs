@@ -31,7 +31,8 @@ pub(super) fn cut(file: &File, split_bytes: u64, splittable: bool) -> Vec<Chunk>
     if !file.regular || file.codec != Codec::Plain {
         return vec![Chunk::new(0, OPEN_END)];
     }
-    let step = if splittable { split_bytes.max(1) } else { file.size.max(1) };
+    // No chunk is all byte order mark: the line behind it would be nobody's.
+    let step = if splittable { split_bytes.max(4) } else { file.size.max(1) };
     (0..file.size.div_ceil(step)).map(|n| Chunk::new(n * step, ((n + 1) * step).min(file.size))).collect()
 }
 
@@ -45,7 +46,7 @@ pub(super) fn deal(files: Vec<Vec<Chunk>>, index: u32, parallelism: u32) -> Vec<
     files.into_iter().map(|chunks| chunks.into_iter().filter(&mut mine).collect()).collect()
 }
 
-/// The subtask that follows a file of a monitored path.
-pub(super) fn owner(path: &str, parallelism: u32) -> u32 {
-    crc32fast::hash(path.as_bytes()) % parallelism
+/// The subtask that follows a file of a monitored path: the same one under whatever name.
+pub(super) fn owner(inode: u64, parallelism: u32) -> u32 {
+    crc32fast::hash(&inode.to_le_bytes()) % parallelism
 }

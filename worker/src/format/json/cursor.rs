@@ -61,6 +61,11 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 pub(crate) struct Cursor<'a> {
     pub input: &'a [u8],
     pub at: usize,
+    /// A value that its column cannot hold is NULL.
+    pub lenient: bool,
+    /// How many of them there were, and the first.
+    pub nulled: u64,
+    pub first_nulled: Option<Box<Fault>>,
 }
 
 #[inline(always)]
@@ -106,7 +111,7 @@ fn digits(input: &[u8], mut at: usize) -> (u64, usize) {
 
 impl<'a> Cursor<'a> {
     pub fn new(input: &'a [u8]) -> Cursor<'a> {
-        Cursor { input, at: 0 }
+        Cursor { input, at: 0, lenient: false, nulled: 0, first_nulled: None }
     }
 
     /// The byte at the cursor; a line end at the end of the input.

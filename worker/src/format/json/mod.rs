@@ -3,7 +3,8 @@
 //! One strict parser: it expects the keys in the order seen last (a compare of 16 bytes a key), reads digits eight at a
 //! time, and leaves all that is rare (escapes, exponents, numbers in strings, unknown keys) to cold functions. What it
 //! accepts beyond plain types, as Flink does: numbers and booleans as strings, anything as the text of a STRING column,
-//! the last of several equal keys, missing fields as NULL. Timestamps are SQL or ISO-8601 text or epoch milliseconds,
+//! the last of several equal keys, missing fields as NULL. By [`OnError::Null`] a value that its column cannot hold is NULL
+//! too, the innermost one that may be. Timestamps are SQL or ISO-8601 text or epoch milliseconds,
 //! whatever the precision of the column. Whole numbers may be written `1.0` or `1e3`.
 
 mod cursor;
@@ -15,7 +16,7 @@ mod value;
 pub(crate) use keys::Keys;
 
 use super::column::Column;
-use super::decode::{DecodeError, Decoded, Decoder, Stop};
+use super::decode::{DecodeError, Decoded, Decoder, Nulled, Stop};
 use crate::error::{Context, Result};
 use crate::frame::{BATCH_BYTES, BATCH_ROWS};
 use arrow_array::{RecordBatch, RecordBatchOptions};
@@ -73,8 +74,9 @@ impl Decoder for JsonDecoder {
 
     fn decode(&mut self, input: &[u8], last: bool) -> Decoded {
         let end = if last { input.len() } else { memchr::memrchr(b'\n', input).map_or(0, |at| at + 1) };
-        let mut cursor = Cursor::new(&input[..end]);
+        let mut cursor = Cursor { lenient: self.on_error == OnError::Null, ..Cursor::new(&input[..end]) };
         let mut lines = 0;
+        let mut nulled = Nulled::default();
         let stop = loop {
             let start = cursor.at;
             if start >= end {
@@ -84,6 +86,7 @@ impl Decoder for JsonDecoder {
                 break Stop::Full;
             }
             let rows = self.rows;
+            cursor.nulled = 0;
             if let Err(fault) = self.line(&mut cursor) {
                 self.rows = rows;
                 self.columns.iter_mut().for_each(|column| column.truncate(rows));
@@ -94,6 +97,14 @@ impl Decoder for JsonDecoder {
                 lines += 1;
                 break Stop::Bad(error);
             }
+            if cursor.nulled > 0 {
+                nulled.fields += cursor.nulled;
+                let fault = cursor.first_nulled.take().filter(|_| nulled.first.is_none());
+                if let Some((column, reason)) = fault.map(|fault| fault.into_parts()) {
+                    nulled.first =
+                        Some(DecodeError::new(start, lines, column, reason, &input[start..cursor.at.min(end)]));
+                }
+            }
             lines += 1;
         };
         // A last line without its end moves the cursor one behind the input, and is no line end.
@@ -102,7 +113,7 @@ impl Decoder for JsonDecoder {
             lines -= 1;
         }
         self.bytes += consumed;
-        Decoded { consumed, lines, stop }
+        Decoded { consumed, lines, stop, nulled }
     }
 
     fn rows(&self) -> usize {

@@ -130,6 +130,25 @@ fn whole(cursor: &mut Cursor) -> Option<i64> {
 
 #[inline(never)]
 fn rare(column: &mut Column, cursor: &mut Cursor, scratch: &mut Vec<u8>, depth: u32) -> Parse<()> {
+    let (start, len, nulled) = (cursor.at, column.len, cursor.nulled);
+    match exact(column, cursor, scratch, depth) {
+        Err(fault) if cursor.lenient && column.nullable => {
+            column.truncate(len);
+            cursor.at = start;
+            // What is no JSON is no value of another type: the row goes.
+            cursor.skip(depth + 1)?;
+            column.nulls(1);
+            // Those within it are gone with it.
+            cursor.nulled = nulled + 1;
+            cursor.first_nulled.get_or_insert_with(|| fault.within(&column.name));
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+#[inline]
+fn exact(column: &mut Column, cursor: &mut Cursor, scratch: &mut Vec<u8>, depth: u32) -> Parse<()> {
     let start = cursor.at;
     let is_string = matches!(column.values, Values::String(_));
     let kept = match cursor.peek() {
@@ -210,17 +229,19 @@ fn rare(column: &mut Column, cursor: &mut Cursor, scratch: &mut Vec<u8>, depth: 
 
 /// The object at the cursor becomes entries of a MAP; of equal keys the last one wins.
 fn map(keys: &mut Column, values: &mut Column, cursor: &mut Cursor, scratch: &mut Vec<u8>, depth: u32) -> Parse<()> {
-    let (start, before) = (cursor.at, keys.len);
+    let (start, before, nulled) = (cursor.at, keys.len, cursor.nulled);
     cursor.open(depth)?;
     let mut first = true;
     while cursor.more(b'}', &mut first)? {
         key(keys, cursor, scratch)?;
         let Values::String(texts) = &keys.values else {
+            cursor.nulled = nulled;
             return large_map(keys, values, before, start, cursor, scratch, depth);
         };
         let of = |index: usize| &texts.bytes[texts.offsets[index] as usize..texts.offsets[index + 1] as usize];
         let last = keys.len - 1;
         if last - before >= SMALL_MAP || (before..last).any(|index| of(index) == of(last)) {
+            cursor.nulled = nulled;
             return large_map(keys, values, before, start, cursor, scratch, depth);
         }
         let name = |keys: &Column| match &keys.values {

@@ -43,6 +43,12 @@ fn format() -> Format {
 
 /// The rows of all visible files, sorted.
 fn visible(directory: &Path) -> Vec<i64> {
+    let mut ids = rows_of(directory);
+    ids.sort_unstable();
+    ids
+}
+
+fn rows_of(directory: &Path) -> Vec<i64> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(directory).expect("the directory is there") {
         let path = entry.expect("an entry").path();
@@ -64,7 +70,17 @@ fn visible(directory: &Path) -> Vec<i64> {
             ids.push(row["id"].as_i64().expect("an id"));
         }
     }
-    ids.sort_unstable();
+    ids
+}
+
+/// A consumer takes every visible file away; their rows.
+fn take_visible(directory: &Path) -> Vec<i64> {
+    let ids = rows_of(directory);
+    for entry in fs::read_dir(directory).expect("lists").flatten() {
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            fs::remove_file(entry.path()).expect("deletes");
+        }
+    }
     ids
 }
 
@@ -78,6 +94,8 @@ struct Run {
     recorded: Option<(u64, Vec<Vec<u8>>, i64)>,
     epoch: u64,
     next: i64,
+    /// Rows of files that a consumer has taken.
+    taken: Vec<i64>,
 }
 
 impl Run {
@@ -118,12 +136,21 @@ impl Run {
 }
 
 /// True when after every step the visible rows were exactly those of completed epochs whose commit was due.
-fn sweep(seed: u64, commit_early: bool) -> bool {
+fn sweep(seed: u64, commit_early: bool, consumed: bool) -> bool {
     let mut rng = SmallRng::seed_from_u64(seed);
     let compression = [Compression::None, Compression::Gzip, Compression::Zstd][rng.random_range(0..3)];
     let directory = tempfile::tempdir().expect("a directory");
-    let mut run =
-        Run { directory, compression, commit_early, sinks: vec![], incarnation: 0, recorded: None, epoch: 0, next: 0 };
+    let mut run = Run {
+        directory,
+        compression,
+        commit_early,
+        sinks: vec![],
+        incarnation: 0,
+        recorded: None,
+        epoch: 0,
+        next: 0,
+        taken: vec![],
+    };
     run.start(rng.random_range(1..4));
     for _ in 0..40 {
         match rng.random_range(0..10) {
@@ -160,27 +187,40 @@ fn sweep(seed: u64, commit_early: bool) -> bool {
             _ => run.start(rng.random_range(1..4)),
         }
         let expected: Vec<i64> = (0..run.recorded.as_ref().map_or(0, |(_, _, next)| *next)).collect();
-        if visible(run.directory.path()) != expected {
+        let mut seen = visible(run.directory.path());
+        seen.extend(&run.taken);
+        seen.sort_unstable();
+        if seen != expected {
             return false;
+        }
+        if consumed && rng.random_bool(0.4) {
+            run.taken.extend(take_visible(run.directory.path()));
         }
     }
     // A last restore leaves no hidden file behind.
     run.start(2);
     let hidden = fs::read_dir(run.directory.path()).expect("lists").flatten();
-    let hidden = hidden.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count();
+    let hidden = hidden.filter(|entry| entry.file_name().to_string_lossy().starts_with(".part-")).count();
     hidden == 0
 }
 
 #[test]
 fn rows_of_completed_epochs_are_visible_exactly_once_through_crashes_and_rescaling() {
     for seed in 0..60 {
-        assert!(sweep(seed, false), "seed {seed}");
+        assert!(sweep(seed, false, false), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_consumer_may_take_published_files_at_any_time() {
+    for seed in 0..60 {
+        assert!(sweep(seed, false, true), "seed {seed}");
     }
 }
 
 #[test]
 fn a_sink_that_commits_before_completion_fails_the_same_sweep() {
-    let failed = (0..20).filter(|seed| !sweep(*seed, true)).count();
+    let failed = (0..20).filter(|seed| !sweep(*seed, true, false)).count();
     assert!(failed >= 15, "the checker found only {failed} of 20");
 }
 
@@ -208,6 +248,49 @@ fn a_lost_or_damaged_pending_file_stops_the_restore() {
         assert_eq!(error.code, crate::error::Code::Corrupt, "{error}");
         assert!(error.message.contains(if damage { "expects" } else { "lost pending file" }), "{error}");
     }
+}
+
+#[test]
+fn a_marker_of_an_older_run_says_nothing_about_files_lost_since() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |epoch| CommitPermit::for_recorded(Epoch(epoch));
+    let mut sink = open(directory.path(), &[], 1).expect("opens");
+    for epoch in 2..9 {
+        sink.write(&batch(0..3)).expect("writes");
+        sink.prepare(Epoch(epoch)).expect("prepares");
+        sink.commit(&at(epoch)).expect("commits");
+    }
+    // Rewound to epoch 1; what it prepares for epoch 2 is lost before it is published.
+    let mut sink = open(directory.path(), &[], 2).expect("opens");
+    sink.write(&batch(0..3)).expect("writes");
+    let blob = sink.prepare(Epoch(2)).expect("prepares");
+    drop(sink);
+    let lost = Blob::decode(&blob).expect("decodes").pending.remove(0);
+    fs::remove_file(directory.path().join(&lost.hidden)).expect("deletes");
+    let options = options(directory.path(), Compression::None);
+    let opened = FileSink::open(&options, &format(), &schema(), false, &place(0, 1, 3), &[blob], Some(&at(2)), false);
+    let message = opened.err().expect("does not open").message;
+    assert!(message.contains("removed before they were published"), "{message}");
+}
+
+#[test]
+fn a_changed_path_is_named_when_files_are_pending_in_the_old_one() {
+    let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let mut sink = open(old.path(), &[], 1).expect("opens");
+    sink.write(&batch(0..3)).expect("writes");
+    let blob = sink.prepare(Epoch(1)).expect("prepares");
+    let message = open(new.path(), &[blob], 2).err().expect("does not open").message;
+    let (old, new) = (old.path().display(), new.path().display());
+    assert!(message.starts_with(&format!("the sink's path changed from `{old}` to `{new}`")), "{message}");
+}
+
+#[test]
+fn a_new_directory_is_made_durable_in_every_parent_that_was_new() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    assert_eq!(to_grow(&root.join("a/b/c")), [root.join("a/b"), root.join("a"), root.to_path_buf()]);
+    assert!(to_grow(root).is_empty());
+    assert_eq!(to_grow(Path::new("no such directory")), [Path::new(".")]);
 }
 
 #[test]
