@@ -8,6 +8,7 @@ mod changelog;
 mod checkpoints;
 mod command_line;
 mod exactly_once;
+mod expressions;
 mod files;
 mod follow;
 mod late;

@@ -416,6 +416,7 @@ fn sum_up(job: String, metered: &[Metered], progress: &Progress) -> Summary {
         if summary.failed_field.is_none() {
             summary.failed_field = m.metrics.field_error.get().cloned();
         }
+        summary.dropped_rows += load(&m.metrics.dropped_rows);
         let (rows, bytes) = (load(&m.metrics.rows_in), load(&m.metrics.bytes));
         match tables.iter_mut().find(|t| t.table == *table) {
             Some(t) => (t.rows, t.bytes) = (t.rows + rows, t.bytes + bytes),

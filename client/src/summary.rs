@@ -18,6 +18,8 @@ pub struct Summary {
     pub late_rows: u64,
     /// Rows in no window, because their time was NULL.
     pub null_time_rows: u64,
+    /// Rows not written, because a NOT NULL column of theirs was NULL.
+    pub dropped_rows: u64,
     /// Rows that could not be decoded.
     pub failed_rows: u64,
     /// Fields that could not be read and are NULL (`'ignore-parse-errors'`), and where the first of them is.
@@ -85,6 +87,9 @@ impl fmt::Display for Summary {
         }
         if self.null_time_rows > 0 {
             writeln!(f, "  rows without event time, in no window: {}", self.null_time_rows)?;
+        }
+        if self.dropped_rows > 0 {
+            writeln!(f, "  rows with NULL in a NOT NULL column, not written: {}", self.dropped_rows)?;
         }
         if self.failed_rows > 0 {
             writeln!(f, "  rows that could not be decoded: {}", self.failed_rows)?;

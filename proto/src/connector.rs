@@ -16,6 +16,15 @@ pub use options::{OptionError, Options};
 pub use parse::SourceCommon;
 pub use units::{parse_boolean, parse_duration_ms, parse_duration_us, parse_instant_ms, parse_memory_bytes};
 
+/// The keys of METADATA columns that a connector has; None for one that there is not.
+pub fn metadata_keys(connector: &str) -> Option<&'static [&'static str]> {
+    match connector {
+        "filesystem" => Some(&["file.path", "file.name", "file.size", "file.modification-time"]),
+        "datagen" | "nexmark" | "print" | "blackhole" => Some(&[]),
+        _ => None,
+    }
+}
+
 /// Where a source reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SourceConnector {

@@ -268,6 +268,43 @@ impl DataType {
         }
     }
 
+    /// Whether there is a cast. The planner refuses the others; a worker has a kernel for each of these.
+    pub fn casts_to(&self, to: &DataType) -> bool {
+        use DataType as T;
+        let clock = |ty: &T| ty.is_timestamp() || matches!(ty, T::Date | T::Time);
+        match (self, to) {
+            (T::Null, _) => true,
+            (from, to) if from == to => true,
+            (from, T::String) => from.prints(),
+            (T::String, to) => to.is_numeric() || clock(to) || matches!(to, T::Boolean | T::Bytes),
+            (T::Boolean, number) | (number, T::Boolean) => number.is_numeric(),
+            (T::Date, to) => to.is_timestamp(),
+            (from, to) if from.is_timestamp() => clock(to),
+            (T::Row(from), T::Row(to)) => {
+                from.len() == to.len() && from.iter().zip(to).all(|(from, to)| from.ty.casts_to(&to.ty))
+            }
+            (T::Array(from), T::Array(to)) => from.casts_to(to),
+            (T::Map(key, value), T::Map(to_key, to_value)) => key.casts_to(to_key) && value.casts_to(to_value),
+            (from, to) => from.is_numeric() && to.is_numeric(),
+        }
+    }
+
+    /// Whether values have a text.
+    fn prints(&self) -> bool {
+        match self {
+            DataType::Null | DataType::Interval => false,
+            DataType::Row(fields) => fields.iter().all(|field| field.ty.prints()),
+            DataType::Array(item) => item.prints(),
+            DataType::Map(key, value) => key.prints() && value.prints(),
+            _ => true,
+        }
+    }
+
+    /// ROW, ARRAY, MAP.
+    pub const fn is_nested(&self) -> bool {
+        matches!(self, DataType::Row(_) | DataType::Array(_) | DataType::Map(..))
+    }
+
     pub const fn is_timestamp(&self) -> bool {
         matches!(self, DataType::Timestamp(_) | DataType::TimestampLtz(_))
     }

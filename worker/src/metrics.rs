@@ -14,6 +14,8 @@ pub struct OperatorMetrics {
     pub late_rows: AtomicU64,
     /// In no window, because their time was NULL.
     pub null_time_rows: AtomicU64,
+    /// Left out by a sink: NULL in a NOT NULL column.
+    pub dropped_rows: AtomicU64,
     /// Undecodable rows of a source.
     pub error_rows: AtomicU64,
     /// Fields that a source could not read and made NULL, and where it met the first.

@@ -81,7 +81,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        LIBRARY.scalars.get(name).cloned()
+        LIBRARY.scalars.get(name).cloned().or_else(|| super::opaque::by_name(name))
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -49,6 +49,7 @@ pub fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<T
                 Column { field, kind: ColumnKind::Physical }
             }
             ColumnDefKind::Metadata { field, key, virtual_ } => {
+                check_metadata(&name, &key, def.options.values.get("connector"))?;
                 Column { field, kind: ColumnKind::Metadata { key, virtual_ } }
             }
             ColumnDefKind::Computed { expr, .. } if is_proctime(&expr) => {
@@ -76,6 +77,22 @@ pub fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<T
         option_places: def.options.places,
         span,
     })
+}
+
+/// Whether the connector has this metadata. What is wrong with the connector itself is said where it is opened.
+fn check_metadata(name: &Name, key: &str, connector: Option<&String>) -> Result<(), PlannerError> {
+    let Some(connector) = connector else { return Ok(()) };
+    let Some(known) = ef_proto::connector::metadata_keys(connector) else { return Ok(()) };
+    if known.contains(&key) {
+        return Ok(());
+    }
+    let listed: Vec<String> = known.iter().map(|key| format!("'{key}'")).collect();
+    let hint = if known.is_empty() {
+        "accepted: columns without METADATA".into()
+    } else {
+        format!("accepted: {}", listed.join(", "))
+    };
+    Err(PlannerError::new(format!("connector '{connector}' has no metadata '{key}'"), name.span).hint(hint))
 }
 
 fn is_proctime(expr: &ast::Expr) -> bool {

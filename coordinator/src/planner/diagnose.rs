@@ -59,12 +59,56 @@ fn translate_schema(error: &SchemaError) -> PlannerError {
     }
 }
 
+/// A call of DataFusion's library with arguments that it does not take, in Flink's names of types.
+fn refused_call(text: &str) -> Option<String> {
+    let (name, found) = if let Some((_, call)) = text.split_once("given name and argument types '") {
+        call.split_once("'.")?.0.strip_suffix(')')?.split_once('(')?
+    } else {
+        let (_, call) = text.split_once("to satisfy a call to '")?;
+        let (name, rest) = call.split_once("' function: coercion from ")?;
+        (name, rest.split_once(" to the signature")?.0)
+    };
+    let ty = |name: &str| {
+        let ours = [
+            ("Utf8", "STRING"),
+            ("Boolean", "BOOLEAN"),
+            ("Int8", "TINYINT"),
+            ("Int16", "SMALLINT"),
+            ("Int32", "INT"),
+            ("Int64", "BIGINT"),
+            ("Float32", "FLOAT"),
+            ("Float64", "DOUBLE"),
+            ("Binary", "BYTES"),
+            ("Date32", "DATE"),
+            ("Time32(ms)", "TIME"),
+            ("Timestamp(ms)", "TIMESTAMP(3)"),
+            ("Timestamp(µs)", "TIMESTAMP(6)"),
+            ("Timestamp(ns)", "TIMESTAMP(9)"),
+        ];
+        ours.iter().find(|(theirs, _)| *theirs == name).map_or(name.to_string(), |(_, ours)| ours.to_string())
+    };
+    let found: Vec<String> = found.split(", ").map(ty).collect();
+    Some(format!("{} does not take ({})", flink_name(name), found.join(", ")))
+}
+
 /// DataFusion's first line, without its prefixes, and with the names of functions that users know.
 fn sentence(text: &str) -> String {
     let mut text = text.lines().next().unwrap_or_default().trim();
-    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Internal error: ", "Schema error: "]
-    {
+    // What an argument check of ours says comes wrapped into DataFusion's own complaint about the call.
+    if let Some((_, ours)) = text.split_once("user-defined coercion failed with: ") {
+        text = ours.split(" No function matches").next().unwrap_or(ours);
+    }
+    for prefix in [
+        "Execution error: ",
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Internal error: ",
+        "Schema error: ",
+    ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    if let Some(refused) = refused_call(text) {
+        return refused;
     }
     if let Some(names) = text.strip_prefix("could not parse compound identifier from [") {
         let path = names.trim_end_matches(']').replace("\", \"", ".").replace('"', "");

@@ -6,7 +6,7 @@
 
 use super::error::{PlannerError, Span};
 use super::limits;
-use super::types;
+use super::types::{self, Fit};
 use super::vars::Substituted;
 use datafusion_sql::sqlparser::ast::{
     self, CastKind, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
@@ -107,13 +107,31 @@ impl Dialect for Flink {
 
 /// `CAST(expr AS type)` with Flink's types.
 fn parse_cast(parser: &mut Parser, kind: CastKind) -> Result<Expr, ParserError> {
-    parser.next_token();
+    let at = span(parser.next_token().span);
     parser.expect_token(&Token::LParen)?;
     let expr = parser.parse_expr()?;
     parser.expect_keyword_is(Keyword::AS)?;
-    let (ty, _) = types::parse_type(parser)?;
+    let null = matches!(&expr, Expr::Value(value) if value.value == ast::Value::Null);
+    let (ty, fit) = if null { (types::parse_type(parser)?.0, Fit::Any) } else { types::parse_cast_type(parser)? };
     parser.expect_token(&Token::RParen)?;
-    Ok(Expr::Cast { kind, expr: Box::new(expr), data_type: types::to_sql(&ty), array: false, format: None })
+    let data_type = types::written(&ty, at);
+    let cast = Expr::Cast { kind, expr: Box::new(expr), data_type, array: false, format: None };
+    let number = |n: u64| Expr::Value(ast::Value::Number(n.to_string(), false).with_empty_span());
+    let cut = |cast: Expr, n: u64| call(Ident::new("SUBSTRING"), vec![cast, number(1), number(n)]);
+    Ok(match fit {
+        Fit::Any => cast,
+        // Longer than any text.
+        Fit::Most(n) if n >= i32::MAX as u64 => cast,
+        Fit::Most(n) => cut(cast, n),
+        Fit::Exactly(n) => {
+            let blank = Expr::Value(ast::Value::SingleQuotedString(" ".into()).with_empty_span());
+            call(Ident::new("RPAD"), vec![cut(cast, n), number(n), blank])
+        }
+        Fit::Seconds => {
+            let field = ast::CeilFloorKind::DateTimeField(ast::DateTimeField::Second);
+            Expr::Floor { expr: Box::new(cast), field }
+        }
+    })
 }
 
 /// `MAP[key, value, …]`.
@@ -140,6 +158,22 @@ pub fn call(name: Ident, args: Vec<Expr>) -> Expr {
     })
 }
 
+/// Operators of other dialects that sqlparser reads all the same: what Flink has for them.
+fn foreign(token: &Token) -> Option<&'static str> {
+    Some(match token {
+        Token::DoubleEq => "accepted: a = b",
+        Token::Spaceship => "accepted: a IS NOT DISTINCT FROM b",
+        Token::DoubleColon => "accepted: CAST(x AS type)",
+        Token::Pipe | Token::Ampersand | Token::Caret | Token::ShiftLeft => {
+            "accepted: + - * / % and || between strings; there are no operators on bits"
+        }
+        Token::Tilde | Token::TildeAsterisk | Token::ExclamationMarkTilde | Token::ExclamationMarkTildeAsterisk => {
+            "accepted: REGEXP(string, pattern)"
+        }
+        _ => return None,
+    })
+}
+
 /// The tokens of a file, without whitespace and comments, each with its place in the original.
 pub fn tokens(source: &Substituted) -> Result<Vec<TokenWithSpan>, PlannerError> {
     let tokens = Tokenizer::new(&Flink, &source.text).tokenize_with_location().map_err(|error| {
@@ -159,6 +193,9 @@ pub fn tokens(source: &Substituted) -> Result<Vec<TokenWithSpan>, PlannerError> 
             Token::DoubleQuotedString(text) => {
                 return Err(PlannerError::new(format!("double quotes around {text}"), span(token.span))
                     .hint(format!("accepted: `{text}` for an identifier, '{text}' for a string")));
+            }
+            ref found if let Some(accepted) = foreign(found) => {
+                return Err(PlannerError::new(format!("unexpected `{found}`"), span(token.span)).hint(accepted));
             }
             // ROW<a ARRAY<INT>> closes two types; Flink has no shifts.
             Token::ShiftRight => {
@@ -213,6 +250,15 @@ fn table_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 open.pop();
             }
             Token::Word(_) if starts_argument && next_is_name && is_word(token, "MODEL") => {
+                i += 1;
+                continue;
+            }
+            // A query in parentheses is a table without the word.
+            Token::Word(_)
+                if starts_argument
+                    && is_word(token, "TABLE")
+                    && tokens.get(i + 1).is_some_and(|next| next.token == Token::LParen) =>
+            {
                 i += 1;
                 continue;
             }

@@ -80,8 +80,9 @@ impl PlannerError {
         (format!("{left}{middle}{right}"), at - start + left.chars().count())
     }
 
-    /// Adds the source line.
+    /// Adds the source line, and takes what only we know by its name out of the message.
     pub fn locate(mut self, sql: &str) -> PlannerError {
+        self.message = super::opaque::shown(&self.message);
         if self.fragment.is_empty() && self.line > 0 {
             self.fragment = sql.lines().nth(self.line as usize - 1).unwrap_or_default().to_string();
         }

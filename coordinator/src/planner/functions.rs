@@ -16,7 +16,7 @@ use datafusion_expr::{
 use ef_proto::function::Builtin;
 use ef_proto::plan::AggregateFunction;
 use ef_proto::schema::DataType;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
 /// All functions, by lower-case name.
@@ -126,13 +126,22 @@ pub fn theirs_by_flink_name(name: &str) -> Option<&'static str> {
 
 /// The name that users know a function by.
 pub fn flink_name(name: &str) -> String {
-    name.strip_prefix("ef_").unwrap_or(name).to_uppercase()
+    match Builtin::by_name(name) {
+        Some(Builtin::ElementAt) => "array[i]".into(),
+        Some(Builtin::MakeArray) => "ARRAY".into(),
+        Some(Builtin::MakeRow) => "ROW".into(),
+        Some(Builtin::FloorTime) => "FLOOR".into(),
+        Some(Builtin::CeilTime) => "CEIL".into(),
+        Some(Builtin::TimestampDiff) => "TIMESTAMPDIFF".into(),
+        _ => name.strip_prefix(Builtin::PREFIX).unwrap_or(name).to_uppercase(),
+    }
 }
 
-/// Every name that a call may use, for "did you mean".
-pub fn known_names() -> Vec<String> {
+/// Every name that a call may use, once, for "did you mean".
+pub fn known_names() -> BTreeSet<String> {
     let library = &*LIBRARY;
-    library.scalars.keys().chain(library.aggregates.keys()).map(|name| flink_name(name)).collect()
+    let names = library.scalars.keys().chain(library.aggregates.keys()).map(|name| flink_name(name));
+    names.filter(|name| !name.contains('[')).collect()
 }
 
 /// A core function as DataFusion's planner sees it.

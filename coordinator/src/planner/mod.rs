@@ -16,6 +16,7 @@ mod interval;
 mod limits;
 pub mod lower;
 pub mod nodes;
+mod opaque;
 mod optimize;
 mod relation;
 mod rewrite;

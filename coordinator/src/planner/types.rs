@@ -1,6 +1,7 @@
 //! Flink's type names: parsed here, carried through the parser's syntax tree as text, and given back to DataFusion's
 //! planner by [`FlinkTypes`].
 
+use super::error::Span;
 use arrow_schema::{DataType as Arrow, Field as ArrowField, FieldRef};
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::planner::TypePlanner;
@@ -16,6 +17,25 @@ const CARRIER: &str = "__ef_type";
 pub fn to_sql(ty: &DataType) -> SqlType {
     let text = serde_json::to_string(ty).expect("a type always has a text");
     SqlType::Custom(ObjectName(vec![ObjectNamePart::Identifier(Ident::new(CARRIER))]), vec![text])
+}
+
+/// The same for a cast that somebody wrote, at this place.
+pub fn written(ty: &DataType, at: Span) -> SqlType {
+    match to_sql(ty) {
+        SqlType::Custom(name, mut args) => {
+            args.extend([at.line, at.column, at.end_line, at.end_column].map(|n| n.to_string()));
+            SqlType::Custom(name, args)
+        }
+        other => other,
+    }
+}
+
+/// Where the cast to this type stands, if somebody wrote it.
+pub fn place(ty: &SqlType) -> Option<Span> {
+    let SqlType::Custom(_, args) = ty else { return None };
+    let at: Vec<u64> = args.iter().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let [line, column, end_line, end_column] = at.try_into().ok()?;
+    Some(Span { line, column, end_line, end_column })
 }
 
 /// Unwraps what [`to_sql`] wrapped.
@@ -52,6 +72,44 @@ pub fn parse_type(parser: &mut Parser) -> Result<(DataType, bool), ParserError> 
     Ok((ty, nullable))
 }
 
+/// What a cast does to a value beyond changing its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    Any,
+    /// VARCHAR(n): at most so many characters.
+    Most(u64),
+    /// CHAR(n): as many, with blanks behind.
+    Exactly(u64),
+    /// TIMESTAMP(0): no fraction of a second.
+    Seconds,
+}
+
+/// The type of a CAST with the length in its parentheses, which the closed set of types does not keep.
+pub fn parse_cast_type(parser: &mut Parser) -> Result<(DataType, Fit), ParserError> {
+    let start = parser.peek_token();
+    let word = |parser: &Parser, n: usize, names: &[&str]| names.iter().any(|name| peek_word(parser, n, name));
+    let number = |parser: &Parser, n: usize| match &parser.peek_nth_token_ref(n).token {
+        Token::Number(text, _) if parser.peek_nth_token_ref(n - 1).token == Token::LParen => text.parse::<u64>().ok(),
+        _ => None,
+    };
+    let (char, varying) = (word(parser, 0, &["CHAR", "CHARACTER"]), word(parser, 1, &["VARYING"]));
+    let varchar = word(parser, 0, &["VARCHAR"]);
+    let length = number(parser, if varying { 3 } else { 2 });
+    let digits = if word(parser, 0, &["TIMESTAMP", "TIMESTAMP_LTZ"]) { length } else { None };
+    let (ty, _) = parse_type(parser)?;
+    let fit = match (&ty, digits) {
+        (DataType::String, _) if varchar || char && varying => length.map_or(Fit::Any, Fit::Most),
+        // The standard's CHAR is CHAR(1).
+        (DataType::String, _) if char => Fit::Exactly(length.unwrap_or(1)),
+        (_, Some(0)) if ty.is_timestamp() => Fit::Seconds,
+        (_, None | Some(3 | 6 | 9)) => Fit::Any,
+        (_, Some(_)) => {
+            return parser.expected("TIMESTAMP(0), TIMESTAMP(3), TIMESTAMP(6) or TIMESTAMP(9) in a CAST", start);
+        }
+    };
+    Ok((ty, fit))
+}
+
 fn parse_bare(parser: &mut Parser) -> Result<DataType, ParserError> {
     let token = parser.next_token();
     let Token::Word(name) = &token.token else {
@@ -74,12 +132,17 @@ fn parse_bare(parser: &mut Parser) -> Result<DataType, ParserError> {
         }
         "BYTES" => DataType::Bytes,
         "DECIMAL" | "DEC" | "NUMERIC" => {
-            let at = parser.peek_token();
+            let at = [1, 3].map(|n| parser.peek_nth_token(n));
             let arguments = arguments(parser, 2)?;
             let precision = arguments.first().copied().unwrap_or(10);
             let scale = arguments.get(1).copied().unwrap_or(0);
-            if !(1..=38).contains(&precision) || scale > precision {
-                return parser.expected("DECIMAL(p, s) with 1 <= p <= 38 and 0 <= s <= p", at);
+            let accepted = "DECIMAL(p, s) with 1 <= p <= 38 and 0 <= s <= p";
+            let [first, second] = at;
+            if !(1..=38).contains(&precision) {
+                return parser.expected(accepted, first);
+            }
+            if scale > precision {
+                return parser.expected(accepted, second);
             }
             DataType::Decimal { precision: precision as u8, scale: scale as i8 }
         }
@@ -190,7 +253,7 @@ fn zone(parser: &mut Parser) -> Result<bool, ParserError> {
 }
 
 fn precision(parser: &mut Parser, max: u64, default: u8) -> Result<Unit, ParserError> {
-    let at = parser.peek_token();
+    let at = parser.peek_nth_token(1);
     match arguments(parser, 1)?.first() {
         None => Ok(Unit::of_precision(default)),
         Some(precision) if *precision <= max => Ok(Unit::of_precision(*precision as u8)),

@@ -436,8 +436,7 @@ fn check_aggregates(aggregates: &[Aggregate], input: &Schema) -> Checked {
         let (arg, ty) = (&aggregate.arg_ty, &aggregate.ty);
         let fits = match function {
             AggregateFunction::Count => *ty == DataType::Int64,
-            AggregateFunction::Sum => arg.is_numeric() && ty.is_numeric(),
-            AggregateFunction::Avg => arg.is_numeric() && matches!(ty, DataType::Float64 | DataType::Decimal { .. }),
+            AggregateFunction::Sum | AggregateFunction::Avg => arg.is_numeric() && ty.is_numeric(),
             AggregateFunction::StddevPop
             | AggregateFunction::StddevSamp
             | AggregateFunction::VarPop

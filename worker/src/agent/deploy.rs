@@ -301,7 +301,9 @@ impl<'a> Builder<'a> {
                 schema.fields.pop();
             }
             let early = self.with.config.commit_early;
-            Body::Sink(connector::sink(sink, &schema, &place, &blobs, permit.as_ref(), early).map_err(named)?)
+            let enforcer = connector::Enforcer::of(&self.plan.config);
+            let sink = connector::sink(sink, &schema, &place, &blobs, permit.as_ref(), enforcer, early);
+            Body::Sink(sink.map_err(named)?)
         } else {
             let mut operator =
                 operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone())

@@ -12,12 +12,14 @@ pub mod datagen;
 pub mod filesystem;
 mod generate;
 pub mod nexmark;
+mod not_null;
 mod print;
 mod registry;
 mod sinks;
 mod stdout;
 
 pub use generate::Clock;
+pub use not_null::Enforcer;
 pub use registry::source;
 pub use sinks::sink;
 
@@ -120,6 +122,11 @@ pub trait Sink: Send {
 
     /// Bytes written so far, after encoding; 0 for sinks that write none.
     fn bytes_written(&self) -> u64 {
+        0
+    }
+
+    /// Rows left out because a NOT NULL column of theirs was NULL.
+    fn rows_dropped(&self) -> u64 {
         0
     }
 }

@@ -154,6 +154,9 @@ pub fn value(column: &ArrayRef, row: usize) -> Value {
     match column.data_type() {
         A::Int64 => Value::Int(column.as_primitive::<Int64Type>().value(row)),
         A::Int8 => Value::Int(i64::from(column.as_primitive::<Int8Type>().value(row))),
+        A::Int16 => Value::Int(i64::from(column.as_primitive::<Int16Type>().value(row))),
+        A::Int32 => Value::Int(i64::from(column.as_primitive::<Int32Type>().value(row))),
+        A::Float32 => Value::Float(f64::from(column.as_primitive::<Float32Type>().value(row))),
         A::Timestamp(..) => Value::Int(column.as_primitive::<TimestampMillisecondType>().value(row)),
         A::Float64 => Value::Float(column.as_primitive::<Float64Type>().value(row)),
         A::Boolean => Value::Int(i64::from(column.as_boolean().value(row))),
@@ -260,6 +263,8 @@ pub fn aggregates(mergeable: bool) -> Vec<Aggregate> {
         };
         Aggregate { function, arg, arg_ty, filter, distinct, ty }
     };
+    // The type of an AVG is its argument's: whole numbers lose the fraction.
+    let as_ty = |function, arg: usize, ty| Aggregate { ty, ..call(function, Some(arg), None, false) };
     let mut list = vec![
         call(F::Count, None, None, false),
         call(F::Count, None, Some(5), false),
@@ -270,6 +275,11 @@ pub fn aggregates(mergeable: bool) -> Vec<Aggregate> {
         call(F::Avg, Some(3), None, false),
         call(F::Avg, Some(4), None, false),
         call(F::Avg, Some(7), None, false),
+        as_ty(F::Avg, 4, DataType::Int64),
+        as_ty(F::Avg, 4, DataType::Int32),
+        as_ty(F::Avg, 4, DataType::Int16),
+        as_ty(F::Avg, 4, DataType::Int8),
+        as_ty(F::Avg, 3, DataType::Float32),
         call(F::Min, Some(3), None, false),
         call(F::Max, Some(4), Some(5), false),
         call(F::Min, Some(6), None, false),
@@ -323,6 +333,8 @@ pub fn naive(of: &Aggregate, rows: &[&Vec<Value>]) -> Value {
     match of.function {
         F::Sum if of.arg_ty == DataType::Int64 => Value::Int(sum(&values) as i64),
         F::Sum => Value::Float(sum(&values)),
+        F::Avg if of.ty == DataType::Float32 => Value::Float(f64::from((sum(&values) / n) as f32)),
+        F::Avg if of.ty.is_numeric() && of.ty != DataType::Float64 => Value::Int((sum(&values) / n) as i64),
         F::Avg => Value::Float(sum(&values) / n),
         F::Min => values.iter().min_by(|a, b| a.partial_cmp(b).unwrap()).map(|v| (*v).clone()).unwrap(),
         F::Max => values.iter().max_by(|a, b| a.partial_cmp(b).unwrap()).map(|v| (*v).clone()).unwrap(),

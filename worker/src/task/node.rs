@@ -65,6 +65,7 @@ impl Node {
         if let Body::Sink(sink) = &mut self.body {
             sink.write(&batch).map_err(|e| failed(self.subtask, &self.name, e))?;
             self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
+            self.outputs.metrics.dropped_rows.store(sink.rows_dropped(), Ordering::Relaxed);
             return Ok(());
         }
         self.call(now_ms, |operator, scope| operator.on_batch(input, batch, scope))?;

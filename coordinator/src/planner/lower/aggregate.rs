@@ -367,6 +367,14 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
             return Err(fail(format!("{sql} of {} columns is not supported", args.len())).hint("accepted: one column"));
         }
     };
+    if let Some(arg) = &arg
+        && (params.distinct || function != AggregateFunction::Count)
+        && (arg.ty.is_nested() || matches!(arg.ty, DataType::Null | DataType::Interval))
+    {
+        let distinct = if params.distinct { "DISTINCT " } else { "" };
+        return Err(fail(format!("{sql} takes one value of each row, found ({distinct}{})", arg.ty))
+            .hint("accepted: a number, string, boolean, date or time"));
+    }
     let ty = name.ty.clone();
     let arg = arg.map(|arg| match function {
         AggregateFunction::Count => arg,
@@ -379,7 +387,19 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
         _ => to_type(arg, &ty),
     });
     let filter = match &params.filter {
-        Some(filter) => Some(to_type(rel.over_base(expr::lower(filter, schema)?), &DataType::Boolean)),
+        Some(filter) => {
+            let lowered = rel.over_base(expr::lower(filter, schema)?);
+            // DataFusion's type coercion makes a condition of anything by a cast of its own.
+            let made = match &lowered.kind {
+                ExprKind::Cast { input, .. } if matches!(filter.as_ref(), DfExpr::Cast(_)) => &input.ty,
+                _ => &lowered.ty,
+            };
+            if !matches!(made, DataType::Boolean | DataType::Null) {
+                let message = format!("FILTER takes a condition, found ({made})");
+                return Err(PlannerError::new(message, span_of(filter)).hint("accepted: FILTER (WHERE x > 1)"));
+            }
+            Some(to_type(lowered, &DataType::Boolean))
+        }
         None => None,
     };
     // MIN and MAX do not care how often they see a value.
@@ -387,7 +407,7 @@ fn call_of(call: &DfExpr, name: &Field, rel: &Rel, schema: &DFSchema) -> Result<
     let text = match (&arg, params.args.first()) {
         (None, _) | (_, None) => "*".to_string(),
         (_, Some(DfExpr::Column(column))) => column.name.clone(),
-        (_, Some(arg)) => arg.to_string(),
+        (_, Some(arg)) => arg.schema_name().to_string(),
     };
     let (distinct_text, filtered) =
         (if params.distinct { "DISTINCT " } else { "" }, if filter.is_some() { " FILTER" } else { "" });

@@ -30,6 +30,7 @@ const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
     (options::REQUEST_TIMEOUT, is_duration, DURATION),
     (options::RETRY_TIMEOUT, is_duration, DURATION),
     (options::SECRET_KEY, is_reference, REFERENCE),
+    ("table.exec.sink.not-null-enforcer", is_enforcer, "'ERROR' or 'DROP'"),
     ("table.exec.source.idle-timeout", is_duration, DURATION),
     ("table.exec.state.ttl", is_duration, DURATION),
     ("table.local-time-zone", is_utc, "'UTC', the only zone so far"),
@@ -128,6 +129,10 @@ fn is_reference(text: &str) -> bool {
 
 fn is_backend(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
+}
+
+fn is_enforcer(text: &str) -> bool {
+    matches!(text.to_ascii_uppercase().as_str(), "ERROR" | "DROP")
 }
 
 fn is_utc(text: &str) -> bool {

@@ -4,7 +4,8 @@
 //! Functions keep their names; whether a worker's build has one is known there. Evaluation order matters only in CASE
 //! (branches not taken are not evaluated), and COALESCE, NULLIF and the like become CASE for that reason.
 
-use super::scalar;
+use super::{constant, scalar};
+use crate::planner::opaque::{self, Form, Opaque};
 use crate::planner::{PlannerError, Span};
 use arrow_schema::DataType as Arrow;
 use datafusion_common::{Column, DFSchema, ScalarValue};
@@ -72,8 +73,14 @@ impl Lowering<'_> {
                 scalar::literal(value).map_err(|error| PlannerError::new(error, Span::UNKNOWN))
             }
             DfExpr::BinaryExpr(binary) => self.binary(expr, binary),
-            DfExpr::Like(like) => self.like(like),
-            DfExpr::Not(input) => self.unary(UnaryOp::Not, input),
+            DfExpr::Not(input) => {
+                let mut input = to_type(self.expr(input)?, &DataType::Boolean);
+                if let ExprKind::Like { negated: negated @ false, .. } = &mut input.kind {
+                    *negated = true;
+                    return Ok(input);
+                }
+                Ok(not(input))
+            }
             DfExpr::IsNull(input) | DfExpr::IsUnknown(input) => self.unary(UnaryOp::IsNull, input),
             DfExpr::IsNotNull(input) | DfExpr::IsNotUnknown(input) => self.unary(UnaryOp::IsNotNull, input),
             DfExpr::IsTrue(input) => self.unary(UnaryOp::IsTrue, input),
@@ -87,8 +94,8 @@ impl Lowering<'_> {
             }
             DfExpr::Between(between) => self.between(between),
             DfExpr::Case(case) => self.case(expr, case),
-            DfExpr::Cast(cast) => self.cast(&cast.expr, cast.field.data_type(), false),
-            DfExpr::TryCast(cast) => self.cast(&cast.expr, cast.field.data_type(), true),
+            DfExpr::Cast(cast) => self.coerced(&cast.expr, cast.field.data_type(), false),
+            DfExpr::TryCast(cast) => self.coerced(&cast.expr, cast.field.data_type(), true),
             DfExpr::InList(list) => self.in_list(list),
             DfExpr::ScalarFunction(call) => self.call(expr, call),
             other => Err(unsupported(other)),
@@ -119,11 +126,18 @@ impl Lowering<'_> {
         Ok(Expr { kind: ExprKind::Unary { op, input: Box::new(input) }, ty: DataType::Boolean })
     }
 
-    fn cast(&self, input: &DfExpr, arrow: &Arrow, safe: bool) -> Lowered {
+    fn coerced(&self, input: &DfExpr, arrow: &Arrow, safe: bool) -> Lowered {
         let ty = closed(arrow, &input.to_string(), span_of(input))?;
+        self.cast(input, ty, safe, span_of(input))
+    }
+
+    fn cast(&self, input: &DfExpr, ty: DataType, safe: bool, at: Span) -> Lowered {
         let input = self.expr(input)?;
         if input.ty == ty || matches!(input.kind, ExprKind::Literal(Scalar::Null)) {
             return Ok(to_type(input, &ty));
+        }
+        if !input.ty.casts_to(&ty) {
+            return Err(PlannerError::new(format!("there is no cast from {} to {ty}", input.ty), at));
         }
         Ok(Expr { kind: ExprKind::Cast { input: Box::new(input), safe }, ty })
     }
@@ -180,17 +194,17 @@ impl Lowering<'_> {
         Ok(Expr::binary(op, left, right, ty))
     }
 
-    fn like(&self, like: &df::Like) -> Lowered {
-        Ok(Expr {
-            kind: ExprKind::Like {
-                input: Box::new(to_type(self.expr(&like.expr)?, &DataType::String)),
-                pattern: Box::new(to_type(self.expr(&like.pattern)?, &DataType::String)),
-                escape: like.escape_char,
-                negated: like.negated,
-                case_insensitive: like.case_insensitive,
-            },
-            ty: DataType::Boolean,
-        })
+    fn like(&self, function: &Opaque, input: &DfExpr, pattern: &DfExpr) -> Lowered {
+        let Form::Like { escape, case_insensitive } = function.form else { return Err(unsupported(input)) };
+        let mut sides = [self.expr(input)?, self.expr(pattern)?];
+        if sides.iter().any(|side| !matches!(side.ty, DataType::String | DataType::Null)) {
+            let what = format!("LIKE takes (string, pattern), found ({}, {})", sides[0].ty, sides[1].ty);
+            return Err(PlannerError::new(what, function.span).hint("accepted: CAST(… AS STRING) LIKE 'a%'"));
+        }
+        sides = sides.map(|side| to_type(side, &DataType::String));
+        let [input, pattern] = sides.map(Box::new);
+        let kind = ExprKind::Like { input, pattern, escape, negated: false, case_insensitive };
+        Ok(Expr { kind, ty: DataType::Boolean })
     }
 
     fn between(&self, between: &df::Between) -> Lowered {
@@ -238,6 +252,14 @@ impl Lowering<'_> {
     fn call(&self, whole: &DfExpr, call: &df::ScalarFunction) -> Lowered {
         let name = call.func.name();
         let fail = |message: String| PlannerError::new(message, span_of(whole));
+        if let Some(opaque) = opaque::of(&call.func) {
+            let located = |error: PlannerError| error.or_at(opaque.span);
+            return match (&opaque.form, call.args.as_slice()) {
+                (Form::Cast { to, safe }, [input]) => self.cast(input, to.clone(), *safe, opaque.span).map_err(located),
+                (Form::Like { .. }, [input, pattern]) => self.like(opaque, input, pattern).map_err(located),
+                _ => Err(fail(format!("{name} with {} arguments", call.args.len()))),
+            };
+        }
         if name == "get_field" {
             return self.get_field(&call.args).map_err(|error| error.or_at(span_of(whole)));
         }
@@ -263,6 +285,7 @@ impl Lowering<'_> {
                     let name = name.strip_prefix("ef_").unwrap_or(name).to_uppercase();
                     fail(format!("{name} takes {accepted}, not ({found})"))
                 })?;
+                constant::check(builtin, &args).map_err(|(what, accepted)| fail(what).hint(accepted))?;
                 Ok(Expr { kind: ExprKind::Call { function: builtin.name().into(), args }, ty })
             }
             (None, "coalesce" | "nvl" | "ifnull", n) if n > 0 => Ok(coalesce(args, &ty)),
@@ -277,6 +300,12 @@ impl Lowering<'_> {
                 let otherwise = to_type(args.remove(2), &ty);
                 let [value, then] = two(args);
                 Ok(case_of(vec![(is_not_null(value), to_type(then, &ty))], Some(otherwise), ty))
+            }
+            (None, "regexp_replace", 3 | 4) if matches!(args[1].kind, ExprKind::Literal(Scalar::String(_))) => {
+                if let ExprKind::Literal(Scalar::String(pattern)) = &args[1].kind {
+                    constant::regular(pattern).map_err(|(what, accepted)| fail(what).hint(accepted))?;
+                }
+                Ok(Expr { kind: ExprKind::Call { function: name.into(), args }, ty })
             }
             (None, name, _) => Ok(Expr { kind: ExprKind::Call { function: name.into(), args }, ty }),
         }

@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod config;
+mod constant;
 mod expr;
 mod graph;
 mod id;
@@ -22,7 +23,7 @@ mod window;
 use super::{Bound, PlanOptions, PlannerError, PredictNode, Span, WindowTvf};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::{Distinct, Expr as DfExpr, LogicalPlan, Union};
-use ef_proto::expr::Expr;
+use ef_proto::expr::{Expr, ExprKind, Scalar};
 use ef_proto::plan::{Edge, OperatorKind, Plan, Predict};
 use ef_proto::schema::{DataType, Field};
 use expr::span_of;
@@ -90,6 +91,9 @@ impl Lowering<'_> {
             LogicalPlan::Filter(filter) => {
                 let mut rel = self.plan(&filter.input)?;
                 let predicate = expr::lower(&filter.predicate, filter.input.schema())?;
+                if predicate.kind == ExprKind::Literal(Scalar::Boolean(true)) {
+                    return Ok(rel);
+                }
                 rel.restrict(expr::to_type(predicate, &DataType::Boolean), &mut self.graph)?;
                 Ok(rel)
             }

@@ -5,7 +5,7 @@ use super::rel::Rel;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, Span, Target};
 use ef_proto::connector::{Format, Options, SinkConnector, SourceCommon};
 use ef_proto::plan::{OperatorKind, Sink};
-use ef_proto::schema::Schema;
+use ef_proto::schema::{DataType, Schema};
 
 /// What is to be written, in the order in which the file names the targets.
 #[derive(Default)]
@@ -30,6 +30,12 @@ impl Sinks {
     pub fn add(&mut self, insert: &Insert, mut rel: Rel, graph: &mut Graph) -> Result<(), PlannerError> {
         rel.carry = None;
         rel.make(graph)?;
+        if let Some(field) = rel.base.fields.iter().find(|field| field.ty == DataType::Interval) {
+            let message = format!("column `{}` is an INTERVAL, which has no place in a table", field.name);
+            return Err(
+                PlannerError::new(message, insert.span).hint("accepted: a number, as of TIMESTAMPDIFF(SECOND, a, b)")
+            );
+        }
         let input = Input { ports: rel.ports, schema: rel.base, changelog: rel.changelog };
         self.target(insert.target.clone(), insert.span).inputs.push(input);
         Ok(())

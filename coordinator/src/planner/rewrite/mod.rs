@@ -13,11 +13,12 @@ pub use table::{ArgumentValue, TableCall};
 use super::diagnose::from_datafusion;
 use super::dialect::{TABLE_FUNCTIONS, call, span};
 use super::error::{PlannerError, Span};
-use super::interval;
+use super::opaque::{self, Form};
+use super::{interval, types};
 use datafusion_common::DataFusionError;
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Query, Select, SelectItem, Spanned,
-    Subscript, TableFactor, Value, VisitMut, VisitorMut,
+    AccessExpr, CastKind, Expr, Function, FunctionArguments, Ident, ObjectNamePart, Query, Select, SelectItem, Spanned,
+    Subscript, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span as TokenSpan;
 use std::collections::{HashMap, HashSet};
@@ -106,6 +107,17 @@ impl VisitorMut for Rewriter {
         if let Err(error) = check::select(select) {
             return fail(error);
         }
+        // sqlparser takes a string behind an expression for its name.
+        let text = select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => Some(alias),
+            _ => None,
+        });
+        if let Some(alias) = text {
+            return fail(
+                PlannerError::new(format!("unexpected `{alias}`"), span(alias.span))
+                    .hint(format!("accepted: AS `{0}` for a name, || '{0}' to join strings", alias.value)),
+            );
+        }
         self.names.push(output_names(&select.projection));
         ControlFlow::Continue(())
     }
@@ -132,8 +144,45 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
-        flow(call::after(expr))
+        flow(call::after(expr).and_then(|()| opaque(expr)))
     }
+}
+
+/// Takes written casts and LIKE out of DataFusion's hands. The types of literals stay its business.
+fn opaque(expr: &mut Expr) -> Result<(), PlannerError> {
+    let at = span(expr.span());
+    let (form, args, at) = match expr {
+        Expr::Cast { kind, expr: input, data_type, .. } => {
+            let place = types::place(data_type);
+            let literal = matches!(input.as_ref(), Expr::Value(_)) && place.is_none();
+            let Some(to) = types::from_sql(data_type).filter(|_| !literal) else { return Ok(()) };
+            let safe = *kind == CastKind::TryCast;
+            (Form::Cast { to, safe }, vec![input.as_ref().clone()], place.unwrap_or(at))
+        }
+        Expr::Like { any: false, expr: input, pattern, escape_char, .. }
+        | Expr::ILike { any: false, expr: input, pattern, escape_char, .. } => {
+            let escape = match escape_char.as_ref().map(|escape| &escape.value) {
+                None => None,
+                Some(Value::SingleQuotedString(text)) if text.chars().count() == 1 => text.chars().next(),
+                Some(other) => {
+                    return Err(
+                        PlannerError::new(format!("ESCAPE {other}"), at).hint("accepted: ESCAPE '!', one character")
+                    );
+                }
+            };
+            let args = vec![input.as_ref().clone(), pattern.as_ref().clone()];
+            let case_insensitive = matches!(expr, Expr::ILike { .. });
+            (Form::Like { escape, case_insensitive }, args, at)
+        }
+        Expr::Like { .. } | Expr::ILike { .. } => {
+            return Err(PlannerError::new("LIKE ANY is not supported", at).hint("accepted: LIKE, OR"));
+        }
+        _ => return Ok(()),
+    };
+    let negated = matches!(expr, Expr::Like { negated: true, .. } | Expr::ILike { negated: true, .. });
+    let call = opaque::call(&form, args, at);
+    *expr = if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(call) } } else { call };
+    Ok(())
 }
 
 /// Flink's names of a select list: the last part of a compound name, EXPR$n for what has none, and a number behind a
@@ -212,8 +261,14 @@ impl Rewriter {
             }
             TableFactor::Derived { lateral: false, sample: None, .. } | TableFactor::NestedJoin { .. } => Ok(()),
             TableFactor::Derived { lateral: true, .. } => Err(unsupported("LATERAL", at, "accepted: a join with ON")),
-            TableFactor::Function { name, .. } => {
-                Err(unsupported(format!("LATERAL TABLE({name}(…))"), at, "table functions in joins are not there yet"))
+            TableFactor::Function { name, args, .. } => {
+                // `LATERAL TABLE(f(x))` is a call of TABLE; `LATERAL f(x)` one of f.
+                let list: Vec<String> = args.iter().map(ToString::to_string).collect();
+                let what = match name.to_string().eq_ignore_ascii_case("TABLE") {
+                    true => format!("LATERAL TABLE({})", list.join(", ")),
+                    false => format!("LATERAL {name}({})", list.join(", ")),
+                };
+                Err(unsupported(what, at, "table functions in joins are not there yet"))
             }
             TableFactor::UNNEST { .. } => Err(unsupported("UNNEST", at, "")),
             TableFactor::MatchRecognize { .. } => Err(unsupported("MATCH_RECOGNIZE", at, "")),

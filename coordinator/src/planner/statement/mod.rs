@@ -200,7 +200,15 @@ fn create(parser: &mut Parser, at: Span) -> Result<Kind, PlannerError> {
 fn create_view(parser: &mut Parser) -> Result<Kind, ParserError> {
     let unless_exists = if_not_exists(parser)?;
     let name = name(parser)?;
-    let columns = if parser.peek_token().token == Token::LParen { names(parser)? } else { vec![] };
+    let mut columns = vec![];
+    if parser.consume_token(&Token::LParen) {
+        columns = parser.parse_comma_separated(|parser| {
+            let column = self::name(parser)?;
+            comment(parser)?;
+            Ok(column)
+        })?;
+        parser.expect_token(&Token::RParen)?;
+    }
     comment(parser)?;
     expect_word(parser, "AS")?;
     Ok(Kind::CreateView { name, columns, query: query(parser)?, unless_exists })

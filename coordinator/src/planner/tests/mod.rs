@@ -1,5 +1,6 @@
 //! The front, from text to plans: what is accepted and what it means, what is refused, with which words and where.
 
+mod casts;
 mod errors;
 mod nasty;
 mod statements;

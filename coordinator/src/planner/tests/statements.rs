@@ -35,7 +35,7 @@ fn names(query: &str) -> Vec<String> {
 fn columns_are_physical_computed_metadata_or_the_clock() {
     let sql = "CREATE TABLE t (a INT NOT NULL COMMENT 'first', file STRING METADATA FROM 'file.path' VIRTUAL, b AS a + 1, c AS b * 2,
         p AS PROCTIME(), ts TIMESTAMP(3), PRIMARY KEY (a) NOT ENFORCED, WATERMARK FOR ts AS ts - INTERVAL '90' SECOND)
-        COMMENT 'a table' PARTITIONED BY (a) WITH ('connector' = 'datagen', 'number-of-rows' = '5',);";
+        COMMENT 'a table' PARTITIONED BY (a) WITH ('connector' = 'filesystem', 'path' = 't',);";
     let bound = bound(sql);
     let table = &bound.catalog.tables["t"];
     let kinds: Vec<&str> = table
@@ -52,7 +52,7 @@ fn columns_are_physical_computed_metadata_or_the_clock() {
     assert_eq!(kinds, ["physical", "virtual", "computed", "computed", "proctime", "physical"]);
     assert_eq!(table.watermark.as_ref().and_then(|watermark| watermark.delay_ms), Some(90_000));
     assert_eq!((table.primary_key.as_slice(), table.partitioned_by.as_slice()), (&["a".into()][..], &["a".into()][..]));
-    assert_eq!(table.options["number-of-rows"], "5");
+    assert_eq!(table.options["path"], "t");
     // An INSERT fills what the connector writes.
     let sink = table.sink_schema();
     let filled: Vec<&str> = sink.fields.iter().map(|field| field.name.as_str()).collect();

@@ -6,6 +6,41 @@ fn try_cast(input: Expr, ty: DataType) -> Expr {
     Expr { kind: ExprKind::Cast { input: Box::new(input), safe: true }, ty }
 }
 
+/// The planner refuses what it does not allow, so neither may know a cast more than the other.
+#[test]
+fn the_table_of_casts_and_the_kernels_agree() {
+    use DataType as T;
+    let row = |ty: &T| T::Row(vec![ef_proto::schema::Field::new("a", ty.clone(), true)]);
+    let plain = [
+        T::Null,
+        T::Boolean,
+        T::Int8,
+        T::Int16,
+        T::Int32,
+        T::Int64,
+        T::Float32,
+        T::Float64,
+        T::Decimal { precision: 9, scale: 2 },
+        T::String,
+        T::Bytes,
+        T::Date,
+        T::Time,
+        T::Timestamp(Unit::Nano),
+        T::TimestampLtz(Unit::Milli),
+        T::Interval,
+    ];
+    let nested = plain
+        .iter()
+        .flat_map(|ty| [row(ty), T::Array(Box::new(ty.clone())), T::Map(Box::new(T::String), Box::new(ty.clone()))]);
+    let types: Vec<T> = plain.iter().cloned().chain(nested).collect();
+    for from in &types {
+        for to in &types {
+            let kernel = crate::expr::cast::kernel(from, to, false).is_ok();
+            assert_eq!(from.casts_to(to), kernel, "from {from} to {to}");
+        }
+    }
+}
+
 #[test]
 fn values_cast_or_say_why_not() {
     use DataType as T;
