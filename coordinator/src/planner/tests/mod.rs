@@ -1,6 +1,7 @@
 //! The front, from text to plans: what is accepted and what it means, what is refused, with which words and where.
 
 mod errors;
+mod functions;
 mod nasty;
 mod statements;
 mod time;

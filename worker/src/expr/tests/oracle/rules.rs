@@ -207,7 +207,9 @@ pub fn substring(args: Vec<Physical>) -> Physical {
 /// Rule: SPLIT_INDEX counts from 0 and is NULL where there is no such part (Flink).
 pub fn split_index(args: Vec<Physical>) -> Physical {
     rows(args, &Arrow::Utf8, |row| {
-        let parts: Vec<&str> = text(&row[0]).split(text(&row[1])).collect();
+        // Rule: an empty text has no parts (commons-lang).
+        let parts = text(&row[0]).split(text(&row[1])).filter(|_| !text(&row[0]).is_empty());
+        let parts: Vec<&str> = parts.collect();
         let index = usize::try_from(integer(&row[2])).ok();
         Ok(index.and_then(|i| parts.get(i)).map(|part| ScalarValue::from(*part)))
     })
