@@ -2,7 +2,7 @@
 //! rewritten before the call itself.
 
 use super::build::{binary, cast, is_literal, literal_number, nested, number, string, unit};
-use super::unsupported;
+use super::{similar, unsupported};
 use crate::planner::dialect::{call, span};
 use crate::planner::error::{PlannerError, near};
 use crate::planner::functions::{LIBRARY, core_by_flink_name, known_names, theirs_by_flink_name};
@@ -66,6 +66,9 @@ pub fn after(expr: &mut Expr) -> Result<(), PlannerError> {
         Expr::Overlay { expr: arg, overlay_what, overlay_from, overlay_for } => {
             let args = [Some(&*arg), Some(&*overlay_what), Some(&*overlay_from), overlay_for.as_ref()];
             core(Builtin::Overlay, args.into_iter().flatten().map(|arg| arg.as_ref().clone()).collect())
+        }
+        Expr::SimilarTo { negated, expr: input, pattern, escape_char } => {
+            similar::rewritten(input, pattern, escape_char.as_ref(), *negated, at)?
         }
         Expr::Position { expr: needle, r#in } => {
             call(named("strpos"), vec![r#in.as_ref().clone(), needle.as_ref().clone()])
