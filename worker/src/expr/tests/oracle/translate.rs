@@ -162,8 +162,8 @@ impl Translator {
         }
     }
 
-    /// Rule: `-0.0 = 0.0`, and NaN is one value above all others (SQL and Java's comparisons); DataFusion orders floats
-    /// by IEEE's total order, signs of zeros and NaNs included.
+    /// Rule: where values are told apart or ordered `-0.0 = 0.0`, and NaN is one value above all others; DataFusion
+    /// orders floats by IEEE's total order, signs of zeros and NaNs included.
     fn canonical(&self, input: Physical, ty: &DataType) -> Physical {
         if matches!(ty, DataType::Float32 | DataType::Float64) {
             rules::canonical(input, &ty.to_arrow())
@@ -191,6 +191,8 @@ impl Translator {
         let to = ty.to_arrow();
         match (of, &left.ty, &right.ty) {
             (BinaryOp::And | BinaryOp::Or | BinaryOp::Concat, ..) => op(l, operator(of), r),
+            // Rule: with a NaN on a side no comparison holds but `<>` (Java); DataFusion has a total order.
+            (_, DataType::Float32 | DataType::Float64, _) if of.is_comparison() => rules::java_comparison(of, l, r),
             (_, lt, rt) if *ty == DataType::Boolean => self.compare(of, l, lt, r, rt),
             (_, DataType::Decimal { scale: a, .. }, DataType::Decimal { scale: b, .. }) => {
                 let DataType::Decimal { scale, .. } = ty else { unreachable!("decimals make decimals") };
