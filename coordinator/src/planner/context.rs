@@ -171,6 +171,8 @@ impl ExprPlanner for FlinkExpressions {
                 (number, Arrow::Decimal128(..)) if number.is_integer() => {
                     return original(exact(left, number), right);
                 }
+                (Arrow::Date32, Arrow::Timestamp(_, None)) => return original(cast(left, &r), right),
+                (Arrow::Timestamp(_, None), Arrow::Date32) => return original(left, cast(right, &l)),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! does), FilterNullJoinKeys (joins skip NULL keys themselves), scalar subqueries and lateral joins (refused before),
 //! and the rules that pull leaf expressions below filters (the sources decode whole columns anyway).
 
+use super::align;
 use super::context::OPTIONS;
 use datafusion_common::Result;
 use datafusion_expr::LogicalPlan;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 /// Checks types and inserts the casts that they need.
 pub fn analyze(plan: LogicalPlan) -> Result<LogicalPlan> {
-    Analyzer::new().execute_and_check(plan, &OPTIONS, |_, _| {})
+    Analyzer::new().execute_and_check(align::plan(plan)?, &OPTIONS, |_, _| {})
 }
 
 /// The plan that lowering gets.

@@ -63,6 +63,9 @@ fn dates_stay_dates_when_days_and_months_are_added() {
         ("ts + i * INTERVAL '1' SECOND", DataType::Timestamp(Unit::Milli)),
         ("TIMESTAMPADD(SECOND, l, ts)", DataType::Timestamp(Unit::Milli)),
         ("tm + INTERVAL '1' HOUR", DataType::Time),
+        ("CASE WHEN i = 1 THEN dt ELSE ts END", DataType::Timestamp(Unit::Milli)),
+        ("COALESCE(ts, dt)", DataType::Timestamp(Unit::Milli)),
+        ("IF(dt < ts, dt, CURRENT_DATE)", DataType::Date),
         ("TO_DATE(s, 'dd/MM/yyyy')", DataType::Date),
         ("LOCALTIME", DataType::Time),
         ("CURRENT_TIME", DataType::Time),
@@ -71,6 +74,18 @@ fn dates_stay_dates_when_days_and_months_are_added() {
     for (expr, expected) in table {
         assert_eq!(type_of(expr), expected, "{expr}");
     }
+}
+
+#[test]
+fn dates_beside_timestamps_are_timestamps_in_queries_too() {
+    let plan = planned(
+        "CREATE TABLE s (dt DATE, ts TIMESTAMP(3)) WITH ('connector' = 'filesystem', 'path' = 's.csv', 'format' = 'csv');
+         CREATE TABLE o (ts TIMESTAMP(3)) WITH ('connector' = 'blackhole');
+         INSERT INTO o SELECT CASE WHEN dt < ts THEN dt ELSE ts END FROM s;",
+        1,
+    );
+    let text = ef_proto::plan::text(&plan);
+    assert!(text.contains("TIMESTAMP(3)") && !text.contains("TIMESTAMP(9)"), "{text}");
 }
 
 #[test]
