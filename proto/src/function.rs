@@ -1,6 +1,8 @@
 //! Scalar functions that the worker's core implements itself: Flink's names that DataFusion's library does not have,
 //! or has with another meaning. Everything else in `ExprKind::Call` is a function of DataFusion's library.
 
+pub mod decimal;
+
 use crate::schema::{DataType, Unit};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ pub enum Builtin {
     ToTimestamp,
     /// DATE_FORMAT(timestamp or string, Java pattern) → STRING.
     DateFormat,
-    /// SPLIT_INDEX(string, delimiter, index from 0) → STRING; NULL where there is no such part.
+    /// SPLIT_INDEX(string, delimiter or its code, index from 0) → STRING; NULL where there is no such part.
     SplitIndex,
     /// REGEXP_EXTRACT(string, pattern [, group]) → STRING; NULL without a match.
     RegexpExtract,
@@ -21,9 +23,9 @@ pub enum Builtin {
     Regexp,
     /// CHAR_LENGTH(string) → INT.
     CharLength,
-    /// HASH_CODE(string) → INT: Java's String.hashCode.
+    /// HASH_CODE(string) → INT: Java's String.hashCode without its sign.
     HashCode,
-    /// UNIX_TIMESTAMP(string or timestamp) → BIGINT seconds.
+    /// UNIX_TIMESTAMP(string [, Java pattern] or timestamp) → BIGINT seconds.
     UnixTimestamp,
     /// FROM_UNIXTIME(seconds [, Java pattern]) → STRING.
     FromUnixtime,
@@ -41,10 +43,11 @@ pub enum Builtin {
     Concat,
     /// CONCAT_WS(separator, ...) → STRING: NULL arguments skipped.
     ConcatWs,
-    /// UPPER, LOWER, TRIM(both), LTRIM, RTRIM, REPLACE, LPAD, RPAD, REVERSE, REPEAT, POSITION, LOCATE, INSTR and the
-    /// like come from DataFusion's library.
+    /// UPPER, LOWER, TRIM(both), LTRIM, RTRIM, REPLACE, REVERSE, POSITION, INSTR and the like come from DataFusion's
+    /// library.
     /// IF(condition, a, b) is lowered to CASE; COALESCE, NULLIF, IFNULL too.
-    /// ABS, SIGN, FLOOR, CEIL, ROUND, SQRT, POWER, EXP, LN, LOG10 on the core's types.
+    /// ABS, FLOOR, CEIL, ROUND, SQRT, POWER, EXP, LN on the core's types. FLOOR, CEIL and ROUND of a decimal have the
+    /// scale that the tree says.
     Abs,
     Floor,
     Ceil,
@@ -68,6 +71,63 @@ pub enum Builtin {
     CurrentTimestamp,
     /// JSON_VALUE(string, path) → STRING.
     JsonValue,
+    /// `a + b`, `a - b`… where Flink's result type is not DataFusion's: decimals, dates and times of day with
+    /// intervals, intervals times numbers. What decimals cannot hold is NULL.
+    Plus,
+    Minus,
+    Times,
+    Divide,
+    Modulo,
+    /// TRUNCATE(number [, digits]): towards zero, on the decimal text of a float.
+    Truncate,
+    /// SIGN(number) → type of the number.
+    Sign,
+    /// BIN(integer) → STRING of binary digits.
+    Bin,
+    /// HEX(integer or string) → STRING of upper-case hexadecimal digits.
+    Hex,
+    /// LEFT, RIGHT(string, length) → STRING; empty for a negative length.
+    Left,
+    Right,
+    /// LPAD, RPAD(string, length, pad) → STRING; NULL for a negative length and for an empty pad.
+    Lpad,
+    Rpad,
+    /// REPEAT(string, times) → STRING.
+    Repeat,
+    /// CHR(integer) → STRING: the character of the number's last byte, nothing for a negative one.
+    Chr,
+    /// OVERLAY(string, replacement, start from 1 [, length]) → STRING.
+    Overlay,
+    /// LOCATE(part, string [, from]) → INT from 1; 0 where it is not.
+    Locate,
+    /// ELT(index from 1, string, …) → STRING.
+    Elt,
+    /// IS_ALPHA, IS_DIGIT, IS_DECIMAL(string) → BOOLEAN; FALSE for NULL.
+    IsAlpha,
+    IsDigit,
+    IsDecimal,
+    /// TO_BASE64, FROM_BASE64(string) → STRING.
+    ToBase64,
+    FromBase64,
+    /// SHA1(string) → STRING of hexadecimal digits.
+    Sha1,
+    /// ENCODE(string, charset) → BYTES, DECODE(bytes, charset) → STRING.
+    Encode,
+    Decode,
+    /// PARSE_URL(url, part [, key]) → STRING.
+    ParseUrl,
+    /// JSON_EXISTS(string, path) → BOOLEAN.
+    JsonExists,
+    /// JSON_QUERY(string, path) → STRING: an object or an array.
+    JsonQuery,
+    /// REGEXP_REPLACE(string, pattern, replacement) → STRING: all matches, the replacement as it is.
+    RegexpReplace,
+    /// ARRAY_CONTAINS(array, value) → BOOLEAN; NULL is found like any value.
+    ArrayContains,
+    /// TO_DATE(string [, Java pattern]) → DATE; NULL where it does not parse.
+    ToDate,
+    /// CONVERT_TZ(string, from zone, to zone) → STRING.
+    ConvertTz,
 }
 
 impl Builtin {
@@ -108,6 +168,39 @@ impl Builtin {
         Builtin::MakeRow,
         Builtin::CurrentTimestamp,
         Builtin::JsonValue,
+        Builtin::Plus,
+        Builtin::Minus,
+        Builtin::Times,
+        Builtin::Divide,
+        Builtin::Modulo,
+        Builtin::Truncate,
+        Builtin::Sign,
+        Builtin::Bin,
+        Builtin::Hex,
+        Builtin::Left,
+        Builtin::Right,
+        Builtin::Lpad,
+        Builtin::Rpad,
+        Builtin::Repeat,
+        Builtin::Chr,
+        Builtin::Overlay,
+        Builtin::Locate,
+        Builtin::Elt,
+        Builtin::IsAlpha,
+        Builtin::IsDigit,
+        Builtin::IsDecimal,
+        Builtin::ToBase64,
+        Builtin::FromBase64,
+        Builtin::Sha1,
+        Builtin::Encode,
+        Builtin::Decode,
+        Builtin::ParseUrl,
+        Builtin::JsonExists,
+        Builtin::JsonQuery,
+        Builtin::RegexpReplace,
+        Builtin::ArrayContains,
+        Builtin::ToDate,
+        Builtin::ConvertTz,
     ];
 
     /// The name in `ExprKind::Call`. Stable: it stands in stored plans.
@@ -146,6 +239,39 @@ impl Builtin {
             Builtin::MakeRow => "ef_make_row",
             Builtin::CurrentTimestamp => "ef_current_timestamp",
             Builtin::JsonValue => "ef_json_value",
+            Builtin::Plus => "ef_plus",
+            Builtin::Minus => "ef_minus",
+            Builtin::Times => "ef_times",
+            Builtin::Divide => "ef_divide",
+            Builtin::Modulo => "ef_modulo",
+            Builtin::Truncate => "ef_truncate",
+            Builtin::Sign => "ef_sign",
+            Builtin::Bin => "ef_bin",
+            Builtin::Hex => "ef_hex",
+            Builtin::Left => "ef_left",
+            Builtin::Right => "ef_right",
+            Builtin::Lpad => "ef_lpad",
+            Builtin::Rpad => "ef_rpad",
+            Builtin::Repeat => "ef_repeat",
+            Builtin::Chr => "ef_chr",
+            Builtin::Overlay => "ef_overlay",
+            Builtin::Locate => "ef_locate",
+            Builtin::Elt => "ef_elt",
+            Builtin::IsAlpha => "ef_is_alpha",
+            Builtin::IsDigit => "ef_is_digit",
+            Builtin::IsDecimal => "ef_is_decimal",
+            Builtin::ToBase64 => "ef_to_base64",
+            Builtin::FromBase64 => "ef_from_base64",
+            Builtin::Sha1 => "ef_sha1",
+            Builtin::Encode => "ef_encode",
+            Builtin::Decode => "ef_decode",
+            Builtin::ParseUrl => "ef_parse_url",
+            Builtin::JsonExists => "ef_json_exists",
+            Builtin::JsonQuery => "ef_json_query",
+            Builtin::RegexpReplace => "ef_regexp_replace",
+            Builtin::ArrayContains => "ef_array_contains",
+            Builtin::ToDate => "ef_to_date",
+            Builtin::ConvertTz => "ef_convert_tz",
         }
     }
 
@@ -185,7 +311,7 @@ impl Builtin {
                 DataType::String
             }
             Builtin::SplitIndex => {
-                expect(n == 3 && string(0) && string(1) && integer(2), "(string, delimiter, index)")?;
+                expect(n == 3 && string(0) && (string(1) || integer(1)) && integer(2), "(string, delimiter, index)")?;
                 DataType::String
             }
             Builtin::RegexpExtract => {
@@ -201,7 +327,8 @@ impl Builtin {
                 DataType::Int32
             }
             Builtin::UnixTimestamp => {
-                expect(n == 1 && (string(0) || time(0)), "(string or timestamp)")?;
+                let given = n == 1 && (string(0) || time(0)) || n == 2 && string(0) && string(1);
+                expect(given, "(timestamp) or (string [, pattern])")?;
                 DataType::Int64
             }
             Builtin::FromUnixtime => {
@@ -232,11 +359,18 @@ impl Builtin {
                 expect(n > 1 && (0..n).all(string), "(separator, string, …)")?;
                 DataType::String
             }
-            Builtin::Abs | Builtin::Floor | Builtin::Ceil => {
+            Builtin::Abs | Builtin::Sign => {
                 expect(n == 1 && numeric(0), "(number)")?;
                 args[0].clone()
             }
-            Builtin::Round => {
+            Builtin::Floor | Builtin::Ceil => {
+                expect(n == 1 && numeric(0), "(number)")?;
+                match args[0] {
+                    DataType::Decimal { precision, .. } => DataType::Decimal { precision, scale: 0 },
+                    ref other => other.clone(),
+                }
+            }
+            Builtin::Round | Builtin::Truncate => {
                 expect((n == 1 || n == 2 && integer(1)) && numeric(0), "(number [, digits])")?;
                 args[0].clone()
             }
@@ -273,10 +407,110 @@ impl Builtin {
                 expect(n == 0, "()")?;
                 DataType::TimestampLtz(Unit::Milli)
             }
-            Builtin::JsonValue => {
+            Builtin::JsonValue | Builtin::JsonQuery => {
                 expect(n == 2 && string(0) && string(1), "(string, path)")?;
                 DataType::String
             }
+            Builtin::JsonExists => {
+                expect(n == 2 && string(0) && string(1), "(string, path)")?;
+                DataType::Boolean
+            }
+            Builtin::Plus | Builtin::Minus | Builtin::Times | Builtin::Divide | Builtin::Modulo => {
+                return self.arithmetic(args);
+            }
+            Builtin::Bin | Builtin::Chr => {
+                expect(n == 1 && integer(0), "(integer)")?;
+                DataType::String
+            }
+            Builtin::Hex => {
+                expect(n == 1 && (integer(0) || string(0)), "(integer or string)")?;
+                DataType::String
+            }
+            Builtin::Left | Builtin::Right => {
+                expect(n == 2 && string(0) && integer(1), "(string, length)")?;
+                DataType::String
+            }
+            Builtin::Lpad | Builtin::Rpad => {
+                expect(n == 3 && string(0) && integer(1) && string(2), "(string, length, pad)")?;
+                DataType::String
+            }
+            Builtin::Repeat => {
+                expect(n == 2 && string(0) && integer(1), "(string, times)")?;
+                DataType::String
+            }
+            Builtin::Overlay => {
+                let given = n == 3 || n == 4 && integer(3);
+                expect(given && string(0) && string(1) && integer(2), "(string, replacement, start [, length])")?;
+                DataType::String
+            }
+            Builtin::Locate => {
+                expect((n == 2 || n == 3 && integer(2)) && string(0) && string(1), "(part, string [, from])")?;
+                DataType::Int32
+            }
+            Builtin::Elt => {
+                expect(n > 1 && integer(0) && (1..n).all(string), "(index, string, …)")?;
+                DataType::String
+            }
+            Builtin::IsAlpha | Builtin::IsDigit | Builtin::IsDecimal => {
+                expect(n == 1 && string(0), "(string)")?;
+                DataType::Boolean
+            }
+            Builtin::ToBase64 | Builtin::FromBase64 | Builtin::Sha1 => {
+                expect(n == 1 && string(0), "(string)")?;
+                DataType::String
+            }
+            Builtin::Encode => {
+                expect(n == 2 && string(0) && string(1), "(string, charset)")?;
+                DataType::Bytes
+            }
+            Builtin::Decode => {
+                let bytes = matches!(args.first(), Some(DataType::Bytes | DataType::Null));
+                expect(n == 2 && bytes && string(1), "(bytes, charset)")?;
+                DataType::String
+            }
+            Builtin::ParseUrl => {
+                expect((2..=3).contains(&n) && (0..n).all(string), "(url, part [, key])")?;
+                DataType::String
+            }
+            Builtin::RegexpReplace => {
+                expect(n == 3 && (0..n).all(string), "(string, pattern, replacement)")?;
+                DataType::String
+            }
+            Builtin::ArrayContains => match (n, args.first()) {
+                (2, Some(DataType::Array(item))) if **item == args[1] || args[1] == DataType::Null => DataType::Boolean,
+                _ => return Err("(array, value of its type)".into()),
+            },
+            Builtin::ToDate => {
+                expect((1..=2).contains(&n) && (0..n).all(string), "(string [, pattern])")?;
+                DataType::Date
+            }
+            Builtin::ConvertTz => {
+                expect(n == 3 && (0..n).all(string), "(string, from zone, to zone)")?;
+                DataType::String
+            }
+        })
+    }
+
+    /// The result type of an operator between these types.
+    fn arithmetic(self, args: &[DataType]) -> Result<DataType, String> {
+        use DataType::{Date, Decimal, Interval, Time};
+        let integer = |ty: &DataType| !matches!(ty, Decimal { .. }) && decimal::digits(ty).is_some();
+        match (self, args) {
+            (Builtin::Plus | Builtin::Minus, [Date | Time, Interval]) => return Ok(args[0].clone()),
+            (Builtin::Plus, [Interval, Date | Time]) => return Ok(args[1].clone()),
+            (Builtin::Times, [Interval, by]) | (Builtin::Times, [by, Interval]) if integer(by) => return Ok(Interval),
+            _ => {}
+        }
+        let [left, right] = args else { return Err("(left, right)".into()) };
+        let (Some(left), Some(right)) = (decimal::digits(left), decimal::digits(right)) else {
+            return Err("exact numbers, times with intervals, or intervals with integers".into());
+        };
+        let (left, right) = ((left.0 as i32, left.1 as i32), (right.0 as i32, right.1 as i32));
+        Ok(match self {
+            Builtin::Times => decimal::product(left, right),
+            Builtin::Divide => decimal::quotient(left, right),
+            Builtin::Modulo => decimal::remainder(left, right),
+            _ => decimal::sum(left, right),
         })
     }
 }

@@ -141,20 +141,13 @@ impl TableSource for ViewSource {
 struct FlinkExpressions;
 
 impl ExprPlanner for FlinkExpressions {
-    /// Whole numbers next to decimals get exactly their digits; strings next to numbers are numbers; what cannot be
-    /// compared or calculated is an error with the place of its column.
+    /// Decimals are calculated with Flink's digits; strings next to numbers are numbers; what cannot be compared or
+    /// calculated is an error with the place of its column.
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let original = |left, right| Ok(PlannerResult::Original(RawBinaryExpr { op: op.clone(), left, right }));
         let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return original(left, right) };
-        let arithmetic = matches!(
-            op,
-            BinaryOperator::Plus
-                | BinaryOperator::Minus
-                | BinaryOperator::Multiply
-                | BinaryOperator::Divide
-                | BinaryOperator::Modulo
-        );
+        let arithmetic = core_operator(&op).is_some();
         let comparison = matches!(
             op,
             BinaryOperator::Eq
@@ -170,7 +163,7 @@ impl ExprPlanner for FlinkExpressions {
                 PlannerError::new(format!("`{op}` between {} and {}", text(&l), text(&r)), place(&[&left, &right]));
             Err(DataFusionError::External(Box::new(error.hint(hint))))
         };
-        if arithmetic || comparison {
+        if comparison {
             match (&l, &r) {
                 (Arrow::Decimal128(..), number) if number.is_integer() => {
                     return original(left, exact(right, number));
@@ -178,6 +171,43 @@ impl ExprPlanner for FlinkExpressions {
                 (number, Arrow::Decimal128(..)) if number.is_integer() => {
                     return original(exact(left, number), right);
                 }
+                (Arrow::Date32, Arrow::Timestamp(_, None)) => return original(cast(left, &r), right),
+                (Arrow::Timestamp(_, None), Arrow::Date32) => return original(left, cast(right, &l)),
+                _ => {}
+            }
+        }
+        if let Some(operator) = core_operator(&op) {
+            let planned = |left, right| Ok(PlannerResult::Planned(core(operator, vec![left, right])));
+            let number = |ty: &Arrow| matches!(ty, Arrow::Decimal128(..)) || ty.is_integer();
+            let plus_or_minus = matches!(operator, Builtin::Plus | Builtin::Minus);
+            match (&l, &r) {
+                // Both exact, at least one of them with a scale: the digits of the result are Flink's.
+                (Arrow::Decimal128(..), other) | (other, Arrow::Decimal128(..)) if number(other) => {
+                    return planned(written(left), written(right));
+                }
+                (Arrow::Decimal128(..), Arrow::Float32) | (Arrow::Float32, Arrow::Decimal128(..)) => {
+                    return original(cast(left, &Arrow::Float64), cast(right, &Arrow::Float64));
+                }
+                (Arrow::Interval(_), by) | (by, Arrow::Interval(_))
+                    if operator == Builtin::Times && by.is_integer() =>
+                {
+                    return planned(left, right);
+                }
+                // A date moved by days and months is a date; moved by hours it would have to become a timestamp.
+                (Arrow::Date32, Arrow::Interval(_)) if plus_or_minus => {
+                    if whole_days(&right) {
+                        return planned(left, right);
+                    }
+                    return original(cast(left, &Arrow::Timestamp(TimeUnit::Millisecond, None)), right);
+                }
+                (Arrow::Interval(_), Arrow::Date32) if operator == Builtin::Plus => {
+                    if whole_days(&left) {
+                        return planned(left, right);
+                    }
+                    return original(left, cast(right, &Arrow::Timestamp(TimeUnit::Millisecond, None)));
+                }
+                (Arrow::Time32(_), Arrow::Interval(_)) if plus_or_minus => return planned(left, right),
+                (Arrow::Interval(_), Arrow::Time32(_)) if operator == Builtin::Plus => return planned(left, right),
                 _ => {}
             }
         }
@@ -211,11 +241,6 @@ impl ExprPlanner for FlinkExpressions {
                 {
                     return refuse("accepted: a time and an INTERVAL, as in ts + INTERVAL '5' SECOND");
                 }
-                // A date is days; with hours added it would have to become a timestamp.
-                (Arrow::Date32, Arrow::Interval(_)) => {
-                    let timestamp = Arrow::Timestamp(TimeUnit::Millisecond, None);
-                    return original(cast(left, &timestamp), right);
-                }
                 _ => {}
             }
         }
@@ -229,10 +254,7 @@ impl ExprPlanner for FlinkExpressions {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { field_access, expr } = expr;
-        let element = |key: Expr, expr: Expr| {
-            let function = LIBRARY.scalars[Builtin::ElementAt.name()].clone();
-            Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![expr, key]))
-        };
+        let element = |key: Expr, expr: Expr| core(Builtin::ElementAt, vec![expr, key]);
         let planned = match field_access {
             GetFieldAccess::NamedStructField { name } => match expr.get_type(schema)? {
                 Arrow::Struct(fields) => {
@@ -286,8 +308,7 @@ impl ExprPlanner for FlinkExpressions {
     }
 
     fn plan_struct_literal(&self, args: Vec<Expr>, _named: bool) -> Result<PlannerResult<Vec<Expr>>> {
-        let function = LIBRARY.scalars[Builtin::MakeRow.name()].clone();
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+        Ok(PlannerResult::Planned(core(Builtin::MakeRow, args)))
     }
 
     /// COUNT(*) and COUNT() count the constant 1, as DataFusion's rules expect.
@@ -323,9 +344,50 @@ fn field(expr: Expr, name: ScalarValue) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(datafusion_functions::core::get_field(), args))
 }
 
+fn core(builtin: Builtin, args: Vec<Expr>) -> Expr {
+    let function = LIBRARY.scalars[builtin.name()].clone();
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
+}
+
 fn array(items: Vec<Expr>) -> Expr {
-    let function = LIBRARY.scalars[Builtin::MakeArray.name()].clone();
-    Expr::ScalarFunction(ScalarFunction::new_udf(function, items))
+    core(Builtin::MakeArray, items)
+}
+
+/// The core function that calculates as Flink does where DataFusion's operator has another result type.
+fn core_operator(op: &BinaryOperator) -> Option<Builtin> {
+    Some(match op {
+        BinaryOperator::Plus => Builtin::Plus,
+        BinaryOperator::Minus => Builtin::Minus,
+        BinaryOperator::Multiply => Builtin::Times,
+        BinaryOperator::Divide => Builtin::Divide,
+        BinaryOperator::Modulo => Builtin::Modulo,
+        _ => return None,
+    })
+}
+
+/// A decimal literal with the digits it is written with: DataFusion leaves the zero before the point out.
+fn written(expr: Expr) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Decimal128(value, precision, scale), metadata)
+            if scale > 0 && precision == scale as u8 && precision < 38 =>
+        {
+            Expr::Literal(ScalarValue::Decimal128(value, precision + 1, scale), metadata)
+        }
+        other => other,
+    }
+}
+
+/// Whether an interval is of days or months. The units of its literal are gone: 24 hours are a day.
+fn whole_days(interval: &Expr) -> bool {
+    const NANOS_PER_DAY: i64 = 86_400_000_000_000;
+    match interval {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(by)), _) => by.nanoseconds % NANOS_PER_DAY == 0,
+        Expr::ScalarFunction(call) => call.args.iter().any(whole_days),
+        Expr::Negative(inner) => whole_days(inner),
+        Expr::Cast(cast) => whole_days(&cast.expr),
+        Expr::BinaryExpr(both) => whole_days(&both.left) && whole_days(&both.right),
+        _ => false,
+    }
 }
 
 fn cast(expr: Expr, to: &Arrow) -> Expr {

@@ -1,5 +1,6 @@
 //! `CREATE TABLE`: columns with their types, computed ones resolved down to what the connector delivers, the watermark.
 
+use super::align;
 use super::catalog::{Catalog, Column, ColumnKind, Table, Watermark};
 use super::context::{Context, OPTIONS};
 use super::diagnose::from_datafusion;
@@ -169,6 +170,7 @@ impl<'a> Scope<'a> {
         let places = Places::default();
         let context = Context::new(self.catalog, vec![], &places);
         let expr = SqlToRel::new(&context).sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(fail)?;
+        let expr = align::expr(expr, &schema).map_err(fail)?;
         let info = SimplifyContext::builder().with_schema(schema.clone()).with_config_options(OPTIONS.clone()).build();
         let simplifier = ExprSimplifier::new(info);
         let expr = simplifier.coerce(expr, &schema).and_then(|expr| simplifier.simplify(expr)).map_err(fail)?;

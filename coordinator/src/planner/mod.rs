@@ -4,6 +4,7 @@
 //! [`bind`] stops at optimised logical plans; [`plan`] goes on to [`ef_proto::plan::Plan`]. Both are pure but for the
 //! [`ModelInspector`], which reads model files.
 
+mod align;
 mod bind;
 pub mod catalog;
 mod context;

@@ -5,6 +5,7 @@
 //! what puts an empty relation in the place of a table that no row passes (such a job runs, and writes nothing),
 //! and the rules that pull leaf expressions below filters (the sources decode whole columns anyway).
 
+use super::align;
 use super::context::OPTIONS;
 use datafusion_common::Result;
 use datafusion_expr::LogicalPlan;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 /// Checks types and inserts the casts that they need.
 pub fn analyze(plan: LogicalPlan) -> Result<LogicalPlan> {
-    Analyzer::new().execute_and_check(plan, &OPTIONS, |_, _| {})
+    Analyzer::new().execute_and_check(align::plan(plan)?, &OPTIONS, |_, _| {})
 }
 
 /// The plan that lowering gets.

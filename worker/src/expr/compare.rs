@@ -1,5 +1,8 @@
-//! Comparisons as SQL has them: NULL in, NULL out (but for IS [NOT] DISTINCT FROM); `-0.0 = 0.0`; NaN equals itself and
-//! is greater than all other floats; texts and bytes byte by byte. A column against a literal costs one compare a row.
+//! Comparisons as SQL has them: NULL in, NULL out (but for IS [NOT] DISTINCT FROM); `-0.0 = 0.0`; texts and bytes byte
+//! by byte. A column against a literal costs one compare a row.
+//!
+//! Where values are told apart or put into an order, NaN equals itself and is greater than all other floats. The
+//! operators of a query ([`operator`]) are Java's, as in Flink: with a NaN on a side only `<>` holds.
 
 use super::decimal;
 use super::interval;
@@ -258,6 +261,70 @@ fn valid(value: &Value, rows: usize) -> BooleanBuffer {
     }
 }
 
+/// Java's comparisons: none holds for a NaN but `<>`.
+fn plain<T: Copy + PartialOrd>(
+    op: BinaryOp,
+    left: &Value,
+    right: &Value,
+    values: impl for<'a> Fn(&'a ArrayRef) -> &'a [T],
+) -> BooleanBuffer {
+    fn literal<T: Copy + PartialOrd>(op: BinaryOp, values: &[T], literal: T) -> BooleanBuffer {
+        match op {
+            BinaryOp::Eq => pack(values, |v| v == literal),
+            BinaryOp::NotEq => pack(values, |v| v != literal),
+            BinaryOp::Lt => pack(values, |v| v < literal),
+            BinaryOp::LtEq => pack(values, |v| v <= literal),
+            BinaryOp::Gt => pack(values, |v| v > literal),
+            _ => pack(values, |v| v >= literal),
+        }
+    }
+    let (l, r) = (values(left.array()), values(right.array()));
+    match (left.is_constant(), right.is_constant()) {
+        (_, true) => literal(op, l, r[0]),
+        (true, false) => literal(flipped(op), r, l[0]),
+        (false, false) => match op {
+            BinaryOp::Eq => pack2(l, r, |l, r| l == r),
+            BinaryOp::NotEq => pack2(l, r, |l, r| l != r),
+            BinaryOp::Lt => pack2(l, r, |l, r| l < r),
+            BinaryOp::LtEq => pack2(l, r, |l, r| l <= r),
+            BinaryOp::Gt => pack2(l, r, |l, r| l > r),
+            _ => pack2(l, r, |l, r| l >= r),
+        },
+    }
+}
+
+/// The kernel of an operator that a query has written: as [`binary`], but with Java's comparisons of floats.
+pub(crate) fn operator(op: BinaryOp, left: &DataType, right: &DataType) -> Option<Kernel> {
+    if !op.is_comparison() || left != right {
+        return binary(op, left, right);
+    }
+    match left {
+        DataType::Float32 => {
+            Some(nullable(move |l, r, _| plain(op, l, r, |a| a.as_primitive::<Float32Type>().values())))
+        }
+        DataType::Float64 => {
+            Some(nullable(move |l, r, _| plain(op, l, r, |a| a.as_primitive::<Float64Type>().values())))
+        }
+        _ => binary(op, left, right),
+    }
+}
+
+/// The bits where neither side is NULL.
+fn nullable(bits: impl Fn(&Value, &Value, usize) -> BooleanBuffer + Send + Sync + 'static) -> Kernel {
+    Box::new(move |args, rows| {
+        let (l, r) = (&args[0], &args[1]);
+        if l.is_null_constant() || r.is_null_constant() {
+            return Ok(nulls(&DataType::Boolean, rows));
+        }
+        let nulls = match (l.is_constant(), r.is_constant()) {
+            (false, true) => l.array().nulls().cloned(),
+            (true, false) => r.array().nulls().cloned(),
+            _ => NullBuffer::union(l.array().nulls(), r.array().nulls()),
+        };
+        Ok(Arc::new(BooleanArray::new(bits(l, r, rows), nulls)))
+    })
+}
+
 /// The kernel of a comparison of these types; None where they cannot be compared.
 pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType) -> Option<Kernel> {
     let decimals = matches!((left, right), (DataType::Decimal { .. }, DataType::Decimal { .. }));
@@ -279,18 +346,7 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType) -> Option<
             Ok(Arc::new(BooleanArray::new(if op == BinaryOp::IsDistinctFrom { !&same } else { same }, None)))
         }));
     }
-    Some(Box::new(move |args, rows| {
-        let (l, r) = (&args[0], &args[1]);
-        if l.is_null_constant() || r.is_null_constant() {
-            return Ok(nulls(&DataType::Boolean, rows));
-        }
-        let nulls = match (l.is_constant(), r.is_constant()) {
-            (false, true) => l.array().nulls().cloned(),
-            (true, false) => r.array().nulls().cloned(),
-            _ => NullBuffer::union(l.array().nulls(), r.array().nulls()),
-        };
-        Ok(Arc::new(BooleanArray::new(bits(op, l, r, &lt, &rt, rows), nulls)))
-    }))
+    Some(nullable(move |l, r, rows| bits(op, l, r, &lt, &rt, rows)))
 }
 
 fn comparable(ty: &DataType) -> bool {

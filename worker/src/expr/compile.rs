@@ -152,7 +152,7 @@ fn binary(expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr) -> Result<Node> 
     }
     let comparison = op.is_comparison() || matches!(op, BinaryOp::IsDistinctFrom | BinaryOp::IsNotDistinctFrom);
     let kernel = if comparison {
-        compare::binary(op, &types.0, &types.1)
+        compare::operator(op, &types.0, &types.1)
     } else if op == BinaryOp::Concat {
         (types.0 == DataType::String && types.1 == DataType::String).then(functions::text::concat_kernel)
     } else {

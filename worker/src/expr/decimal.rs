@@ -1,9 +1,12 @@
 //! Exact decimal arithmetic on i128 with a 256-bit way out for intermediate results. The result's precision and scale
 //! come with the tree; digits beyond the scale are rounded half up (away from zero), and a result that its precision
-//! cannot hold is an error.
+//! cannot hold is NULL, as in Flink.
 
+use super::compare::pack;
 use super::value::{Kernel, try_zip};
+use arrow_array::cast::AsArray;
 use arrow_array::types::Decimal128Type;
+use arrow_array::{ArrayRef, BooleanArray};
 use arrow_buffer::i256;
 use ef_proto::expr::BinaryOp;
 use ef_proto::schema::DataType;
@@ -58,6 +61,15 @@ pub(crate) fn rescale(value: i128, from: i8, to: i8) -> Option<i128> {
             Some(if half_or_more { quotient + value.signum() } else { quotient })
         }
         _ => Some(0),
+    }
+}
+
+/// The same with the digits beyond the new scale cut off.
+pub(crate) fn cut(value: i128, from: i8, to: i8) -> Option<i128> {
+    match from as i32 - to as i32 {
+        down @ 1..=38 => Some(value / POWERS[down as usize]),
+        down if down > 38 => Some(0),
+        _ => rescale(value, from, to),
     }
 }
 
@@ -155,10 +167,9 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
     };
     let (ls, rs, precision, scale) = (*ls as i32, *rs as i32, *precision, *scale as i32);
     let common = ls.max(rs);
-    let too_large = move || format!("the result does not fit DECIMAL({precision}, {scale})");
     let finish = move |value: i256, at: i32| -> Result<i128, String> {
         let value = rescale256(value, at, scale);
-        value.to_i128().filter(|v| fits(*v, precision)).ok_or_else(too_large)
+        Ok(value.to_i128().filter(|v| fits(*v, precision)).unwrap_or(TOO_LARGE))
     };
     let wide = i256::from_i128;
     // The same scales and a result within i128 are the common case; only the rest takes 256 bits.
@@ -185,8 +196,10 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
                     return finish(b.map_or(i256::ZERO, |b| divide_half_up(wide(a), b)), scale);
                 }
                 // And no divisor brings a dividend beyond 256 bits back to 38 digits.
-                let a = wide(a).checked_mul(power).ok_or_else(too_large)?;
-                finish(divide_half_up(a, wide(b)), scale)
+                match wide(a).checked_mul(power) {
+                    Some(a) => finish(divide_half_up(a, wide(b)), scale),
+                    None => Ok(TOO_LARGE),
+                }
             }
             _ => {
                 let (a, b) = (rescale256(wide(a), ls, common), rescale256(wide(b), rs, common));
@@ -216,6 +229,19 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
     };
     let ty = ty.clone();
     Some(Box::new(move |args, rows| {
-        try_zip::<Decimal128Type, Decimal128Type, Decimal128Type>(&args[0], &args[1], &ty, rows, f)
+        let array = try_zip::<Decimal128Type, Decimal128Type, Decimal128Type>(&args[0], &args[1], &ty, rows, f)?;
+        null_if_too_large(array)
     }))
+}
+
+/// Stands for a result without a place in its type until it becomes NULL; beyond the 38 digits of any decimal.
+const TOO_LARGE: i128 = i128::MIN;
+
+fn null_if_too_large(array: ArrayRef) -> Result<ArrayRef, String> {
+    let values = array.as_primitive::<Decimal128Type>().values();
+    if !values.contains(&TOO_LARGE) {
+        return Ok(array);
+    }
+    let refused = pack(values, |value| value == TOO_LARGE);
+    arrow_select::nullif::nullif(&array, &BooleanArray::new(refused, None)).map_err(|e| e.to_string())
 }

@@ -43,6 +43,7 @@ fn unit_of(ty: &DataType) -> Unit {
 
 /// The kernel of an operator that has a time or an interval on at least one side.
 pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataType) -> Option<Kernel> {
+    let integer = |t: &DataType| matches!(t, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64);
     let moment = |t: &DataType| t.is_timestamp() || matches!(t, DataType::Date | DataType::Time);
     match (left, op, right) {
         (t, BinaryOp::Add | BinaryOp::Sub, DataType::Interval) if moment(t) && moment(ty) => {
@@ -80,8 +81,8 @@ pub(crate) fn binary(op: BinaryOp, left: &DataType, right: &DataType, ty: &DataT
                 })
             }))
         }
-        (DataType::Interval, BinaryOp::Mul, DataType::Int64 | DataType::Int32) => scaled(0, right.clone()),
-        (DataType::Int64 | DataType::Int32, BinaryOp::Mul, DataType::Interval) => scaled(1, left.clone()),
+        (DataType::Interval, BinaryOp::Mul, by) if integer(by) => scaled(0, right.clone()),
+        (by, BinaryOp::Mul, DataType::Interval) if integer(by) => scaled(1, left.clone()),
         _ => None,
     }
 }

@@ -192,6 +192,10 @@ pub(crate) fn build_texts(
     for row in 0..rows {
         text.clear();
         if write(row, &mut text)? {
+            // Offsets of a column have 31 bits.
+            if builder.values_slice().len() + text.len() > i32::MAX as usize {
+                return Err("the texts of one batch are longer than 2 GiB".into());
+            }
             builder.append_value(std::str::from_utf8(&text).map_err(|_| "bytes that are not UTF-8".to_string())?);
         } else {
             builder.append_null();

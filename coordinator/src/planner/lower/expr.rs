@@ -276,6 +276,10 @@ impl Lowering<'_> {
             }
             name => Builtin::by_name(name),
         };
+        if let Some(op) = builtin.and_then(operator) {
+            let [left, right] = two(args);
+            return Ok(Expr::binary(op, left, right, ty));
+        }
         match (builtin, name, args.len()) {
             (Some(builtin), ..) => {
                 let args = untyped_nulls(builtin, args, &ty);
@@ -398,6 +402,18 @@ fn operands(left: Expr, right: Expr, ty: &DataType) -> (Expr, Expr) {
         ty if plain(ty) && left.ty != DataType::Date => (to_type(left, ty), to_type(right, ty)),
         _ => (left, right),
     }
+}
+
+/// The operator that a core function stands for: the planner took the function for its result type only.
+fn operator(builtin: Builtin) -> Option<BinaryOp> {
+    Some(match builtin {
+        Builtin::Plus => BinaryOp::Add,
+        Builtin::Minus => BinaryOp::Sub,
+        Builtin::Times => BinaryOp::Mul,
+        Builtin::Divide => BinaryOp::Div,
+        Builtin::Modulo => BinaryOp::Mod,
+        _ => return None,
+    })
 }
 
 fn not(input: Expr) -> Expr {

@@ -2,7 +2,7 @@
 //! rewritten before the call itself.
 
 use super::build::{binary, cast, is_literal, literal_number, nested, number, string, unit};
-use super::unsupported;
+use super::{similar, unsupported};
 use crate::planner::dialect::{call, span};
 use crate::planner::error::{PlannerError, near};
 use crate::planner::functions::{LIBRARY, core_by_flink_name, known_names, theirs_by_flink_name};
@@ -63,6 +63,13 @@ pub fn after(expr: &mut Expr) -> Result<(), PlannerError> {
             let args = [Some(arg.as_ref().clone()), Some(from), substring_for.as_deref().cloned()];
             core(Builtin::Substring, args.into_iter().flatten().collect())
         }
+        Expr::Overlay { expr: arg, overlay_what, overlay_from, overlay_for } => {
+            let args = [Some(&*arg), Some(&*overlay_what), Some(&*overlay_from), overlay_for.as_ref()];
+            core(Builtin::Overlay, args.into_iter().flatten().map(|arg| arg.as_ref().clone()).collect())
+        }
+        Expr::SimilarTo { negated, expr: input, pattern, escape_char } => {
+            similar::rewritten(input, pattern, escape_char.as_ref(), *negated, at)?
+        }
         Expr::Position { expr: needle, r#in } => {
             call(named("strpos"), vec![r#in.as_ref().clone(), needle.as_ref().clone()])
         }
@@ -94,6 +101,12 @@ fn rounded(
             Err(unsupported("FLOOR and CEIL with a scale", at, "accepted: FLOOR(x), ROUND(x, digits)"))
         }
     }
+}
+
+/// The hexadecimal digits of a text's hash.
+fn digest(at: TokenSpan, hash: &str, text: &Expr) -> Expr {
+    let bytes = call(Ident::with_span(at, hash), vec![text.clone()]);
+    call(Ident::with_span(at, "encode"), vec![bytes, string("hex")])
 }
 
 /// Resolves the name of a call whose arguments are rewritten already. None: changed in place.
@@ -160,6 +173,8 @@ fn function_call(function: &mut Function, at: TokenSpan) -> Result<Option<Expr>,
         ("LOCALTIMESTAMP", []) => {
             core(Builtin::CurrentTimestamp, vec![]).map(|now| cast(now, &DataType::Timestamp(Unit::Milli)))
         }
+        ("LOCALTIME" | "CURRENT_TIME", []) => core(Builtin::CurrentTimestamp, vec![])
+            .map(|now| cast(cast(now, &DataType::Timestamp(Unit::Milli)), &DataType::Time)),
         ("CURRENT_DATE", []) => core(Builtin::CurrentTimestamp, vec![]).map(|now| cast(now, &DataType::Date)),
         ("UNIX_TIMESTAMP", []) => {
             let now = call(named(Builtin::CurrentTimestamp.name()), vec![]);
@@ -170,26 +185,39 @@ fn function_call(function: &mut Function, at: TokenSpan) -> Result<Option<Expr>,
         }
         ("TIMESTAMPDIFF", _) => return wrong("TIMESTAMPDIFF(SECOND, time, time)"),
         ("TIMESTAMPADD", [Expr::Identifier(field), amount, time]) => {
-            let Some(step) = literal_number(amount).and_then(|n| interval::of(n, &field.value)) else {
-                return wrong("TIMESTAMPADD(SECOND, 10, time) with a literal amount");
+            let by = literal_number(amount);
+            let Some(step) = interval::of(by.unwrap_or(1), &field.value) else {
+                return wrong("TIMESTAMPADD(SECOND, 10, time)");
             };
+            let step = if by.is_some() { step } else { nested(binary(&step, BinaryOperator::Multiply, amount)) };
             Some(nested(binary(time, BinaryOperator::Plus, &step)))
         }
         ("TIMESTAMPADD", _) => return wrong("TIMESTAMPADD(SECOND, 10, time)"),
-        ("LOCATE", [needle, hay]) => Some(call(named("strpos"), vec![hay.clone(), needle.clone()])),
-        ("REGEXP_REPLACE", [text, pattern, with]) => {
-            Some(call(named("regexp_replace"), vec![text.clone(), pattern.clone(), with.clone(), string("g")]))
+        // The number of digits as a bare literal: it makes the type of a rounded decimal.
+        ("ROUND" | "TRUNCATE", [x, digits]) => {
+            let builtin = if name == "ROUND" { Builtin::Round } else { Builtin::Truncate };
+            core(builtin, vec![x.clone(), literal_number(digits).map_or_else(|| digits.clone(), number)])
         }
+        ("RAND_INTEGER", [bound]) => {
+            let random = call(named("random"), vec![]);
+            let scaled = binary(&random, BinaryOperator::Multiply, &nested(bound.clone()));
+            core(Builtin::Floor, vec![scaled]).map(|whole| cast(whole, &DataType::Int32))
+        }
+        ("RAND", [_]) | ("RAND_INTEGER", [_, _]) => {
+            return Err(unsupported(format!("{name} with a seed"), at, "accepted: RAND(), RAND_INTEGER(bound)"));
+        }
+        ("RAND_INTEGER", _) => return wrong("RAND_INTEGER(bound)"),
+        ("SHA2", [text, bits]) => match literal_number(bits) {
+            Some(bits @ (224 | 256 | 384 | 512)) => Some(digest(at, &format!("sha{bits}"), text)),
+            _ => return wrong("SHA2(string, 256), or 224, 384, 512"),
+        },
         ("LOG", [x]) => core(Builtin::Ln, vec![x.clone()]),
         ("LOG", [base, x]) => {
             let ln = |x: &Expr| call(named(Builtin::Ln.name()), vec![x.clone()]);
             Some(nested(binary(&ln(x), BinaryOperator::Divide, &ln(base))))
         }
         ("E", []) => core(Builtin::Exp, vec![number(1)]),
-        ("TO_DATE", [text]) => Some(cast(text.clone(), &DataType::Date)),
-        ("SHA224" | "SHA256" | "SHA384" | "SHA512", [text]) => {
-            Some(call(named("encode"), vec![call(named(&lower), vec![text.clone()]), string("hex")]))
-        }
+        ("SHA224" | "SHA256" | "SHA384" | "SHA512", [text]) => Some(digest(at, &lower, text)),
         ("YEAR" | "QUARTER" | "MONTH" | "WEEK" | "HOUR" | "MINUTE" | "SECOND", [time]) => {
             core(Builtin::Extract, vec![unit(&name), time.clone()])
         }
@@ -207,7 +235,6 @@ fn function_call(function: &mut Function, at: TokenSpan) -> Result<Option<Expr>,
             let to = match (core_by_flink_name(&name), theirs_by_flink_name(&name)) {
                 (Some(builtin), _) => builtin.name(),
                 (None, Some(theirs)) => theirs,
-                (None, None) if LIBRARY.scalars.contains_key(&lower) => lower.as_str(),
                 (None, None) => {
                     let known = known_names();
                     return Err(PlannerError::new(format!("function `{written}` does not exist"), span(at))

@@ -6,6 +6,7 @@
 mod build;
 mod call;
 mod check;
+mod similar;
 mod table;
 
 pub use table::{ArgumentValue, TableCall};
@@ -290,7 +291,6 @@ impl Rewriter {
             Expr::Exists { .. } | Expr::InSubquery { .. } if self.scalar_only => {
                 Err(unsupported("a subquery in this place", at, ""))
             }
-            Expr::SimilarTo { .. } => Err(unsupported("SIMILAR TO", at, "accepted: LIKE, REGEXP(string, pattern)")),
             Expr::RLike { .. } => Err(unsupported("RLIKE", at, "accepted: LIKE, REGEXP(string, pattern)")),
             Expr::AtTimeZone { .. } => Err(unsupported("AT TIME ZONE", at, "")),
             Expr::GroupingSets(_) => Err(unsupported("GROUPING SETS", at, "accepted: GROUP BY column, …")),

@@ -2,6 +2,7 @@
 
 mod casts;
 mod errors;
+mod functions;
 mod nasty;
 mod statements;
 mod time;

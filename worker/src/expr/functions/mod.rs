@@ -1,19 +1,24 @@
 //! Functions by name: the core's own (`ef_proto::function::Builtin`), one file a family, and everything else from
 //! DataFusion's library, which is there when the worker is built with the feature `functions`.
 
+mod codec;
+mod json;
 #[cfg(feature = "functions")]
 mod library;
 mod math;
 mod nested;
+mod pieces;
 #[cfg(feature = "functions")]
 mod regex;
 pub(crate) mod text;
 mod time;
+mod url;
 
+use super::arithmetic;
 use super::node::Node;
 use super::value::Kernel;
 use crate::error::{Error, Result};
-use ef_proto::expr::{Expr, ExprKind, Scalar};
+use ef_proto::expr::{BinaryOp, Expr, ExprKind, Scalar};
 use ef_proto::function::Builtin;
 use ef_proto::schema::DataType;
 
@@ -82,18 +87,46 @@ pub(crate) fn compile(
         | Builtin::Extract
         | Builtin::FloorTime
         | Builtin::CeilTime
-        | Builtin::TimestampDiff => time::kernel(builtin, &types, ty, &literals),
+        | Builtin::TimestampDiff
+        | Builtin::ToDate
+        | Builtin::ConvertTz => time::kernel(builtin, &types, ty, &literals),
         Builtin::SplitIndex
         | Builtin::CharLength
         | Builtin::HashCode
         | Builtin::Substring
         | Builtin::Concat
         | Builtin::ConcatWs
-        | Builtin::JsonValue => text::kernel(builtin, &types, &literals),
+        | Builtin::JsonValue
+        | Builtin::JsonExists
+        | Builtin::IsAlpha
+        | Builtin::IsDigit
+        | Builtin::IsDecimal => text::kernel(builtin, &types, &literals),
+        Builtin::Left
+        | Builtin::Right
+        | Builtin::Lpad
+        | Builtin::Rpad
+        | Builtin::Repeat
+        | Builtin::Chr
+        | Builtin::Overlay
+        | Builtin::Locate
+        | Builtin::Elt => pieces::kernel(builtin, &types),
+        Builtin::ToBase64 | Builtin::FromBase64 | Builtin::Sha1 | Builtin::Hex | Builtin::Encode | Builtin::Decode => {
+            codec::kernel(builtin, &types)
+        }
+        Builtin::ParseUrl => Ok(url::kernel()),
+        Builtin::JsonQuery => json::query(&literals),
+        Builtin::Plus => operator(BinaryOp::Add, &types, ty),
+        Builtin::Minus => operator(BinaryOp::Sub, &types, ty),
+        Builtin::Times => operator(BinaryOp::Mul, &types, ty),
+        Builtin::Divide => operator(BinaryOp::Div, &types, ty),
+        Builtin::Modulo => operator(BinaryOp::Mod, &types, ty),
         Builtin::Abs
         | Builtin::Floor
         | Builtin::Ceil
         | Builtin::Round
+        | Builtin::Truncate
+        | Builtin::Sign
+        | Builtin::Bin
         | Builtin::Sqrt
         | Builtin::Power
         | Builtin::Exp
@@ -102,29 +135,45 @@ pub(crate) fn compile(
         | Builtin::Least
         | Builtin::ElementAt
         | Builtin::Cardinality
+        | Builtin::ArrayContains
         | Builtin::MakeArray
         | Builtin::MakeRow
         | Builtin::CurrentTimestamp => nested::kernel(builtin, &types, ty),
-        Builtin::RegexpExtract | Builtin::Regexp => regex_kernel(builtin, &literals),
+        Builtin::RegexpExtract | Builtin::Regexp | Builtin::RegexpReplace => regex_kernel(builtin, &literals),
     };
     Ok(Compiled::Kernel { kernel: kernel.map_err(wrong)?, args: nodes, pure: true })
 }
 
+/// Operators that the planner typed by Flink's rules.
+fn operator(op: BinaryOp, types: &[DataType], ty: &DataType) -> std::result::Result<Kernel, String> {
+    let kernel = arithmetic::binary(op, &types[0], &types[1], ty);
+    kernel.ok_or_else(|| format!("{} {} {} is not defined with result {ty}", types[0], op.symbol(), types[1]))
+}
+
 fn place(builtin: Builtin, i: usize, types: &[DataType], ty: &DataType) -> DataType {
     match (builtin, i) {
-        (Builtin::Greatest | Builtin::Least | Builtin::Abs | Builtin::Floor | Builtin::Ceil, _) => ty.clone(),
-        (Builtin::Round, 0) => ty.clone(),
+        (Builtin::Greatest | Builtin::Least | Builtin::Abs | Builtin::Floor | Builtin::Ceil | Builtin::Sign, _) => {
+            ty.clone()
+        }
+        (Builtin::Round | Builtin::Truncate, 0) => ty.clone(),
         (Builtin::MakeArray, _) => match ty {
+            DataType::Array(item) => (**item).clone(),
+            other => other.clone(),
+        },
+        (Builtin::ArrayContains, 1) => match &types[0] {
             DataType::Array(item) => (**item).clone(),
             other => other.clone(),
         },
         (Builtin::MakeRow, _) => types[i].clone(),
         (Builtin::Sqrt | Builtin::Exp | Builtin::Ln | Builtin::Power, _) => DataType::Float64,
-        (Builtin::SplitIndex | Builtin::RegexpExtract, 2) | (Builtin::Substring, 1 | 2) | (Builtin::ElementAt, 1) => {
-            DataType::Int32
-        }
+        (Builtin::SplitIndex | Builtin::RegexpExtract | Builtin::Locate, 2)
+        | (Builtin::Substring, 1 | 2)
+        | (Builtin::Overlay, 2 | 3)
+        | (Builtin::Left | Builtin::Right | Builtin::Lpad | Builtin::Rpad | Builtin::Repeat | Builtin::ElementAt, 1)
+        | (Builtin::Elt | Builtin::Chr | Builtin::Bin | Builtin::Hex, 0) => DataType::Int32,
+        (Builtin::Decode, 0) => DataType::Bytes,
         (Builtin::FromUnixtime | Builtin::ToTimestampLtz, 0) => DataType::Int64,
-        (Builtin::ToTimestampLtz | Builtin::Round, 1) => DataType::Int32,
+        (Builtin::ToTimestampLtz | Builtin::Round | Builtin::Truncate, 1) => DataType::Int32,
         _ => DataType::String,
     }
 }

@@ -46,6 +46,29 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], ty: &DataType) -> Re
                 })
             })
         }
+        Builtin::ArrayContains => {
+            let DataType::Array(item) = &types[0] else { return Err(format!("{} is no array", types[0])) };
+            let same = compare::binary(BinaryOp::IsNotDistinctFrom, item, item)
+                .ok_or_else(|| format!("values of type {item} cannot be compared"))?;
+            Box::new(move |args, rows| {
+                let array = args[0].to_array(rows);
+                let list = array.as_list::<i32>();
+                let offsets = list.value_offsets();
+                let (first, last) = (offsets[0] as usize, offsets[rows] as usize);
+                let row_of_item: UInt32Array =
+                    (0..rows).flat_map(|row| (offsets[row]..offsets[row + 1]).map(move |_| row as u32)).collect();
+                let wanted = arrow_select::take::take(&args[1].to_array(rows), &row_of_item, None);
+                let wanted = wanted.map_err(|e| e.to_string())?;
+                let items = list.values().slice(first, last - first);
+                let same = same(&[Value::Array(items), Value::Array(wanted)], last - first)?;
+                let same = same.as_boolean();
+                let found = |row: usize| {
+                    let mut items = offsets[row] as usize..offsets[row + 1] as usize;
+                    list.is_valid(row).then(|| items.any(|at| same.value(at - first)))
+                };
+                Ok(Arc::new((0..rows).map(found).collect::<BooleanArray>()))
+            })
+        }
         Builtin::ElementAt => match &types[0] {
             DataType::Array(_) => {
                 let index_ty = types[1].clone();

@@ -1,11 +1,11 @@
-//! REGEXP and REGEXP_EXTRACT over the `regex` crate. A literal pattern is compiled once and checked at the start; one
+//! REGEXP, REGEXP_EXTRACT and REGEXP_REPLACE over the `regex` crate. A literal pattern is compiled once and checked at the start; one
 //! from a column is compiled when it changes.
 
 use super::Literals;
 use crate::expr::value::{Kernel, Value, build_texts};
 use arrow_array::BooleanArray;
 use ef_proto::function::Builtin;
-use regex::Regex;
+use regex::{NoExpand, Regex};
 use std::sync::Arc;
 
 fn regex(pattern: &str) -> Result<Regex, String> {
@@ -32,6 +32,23 @@ impl Patterns<'_> {
 
 pub(super) fn kernel(function: Builtin, literals: &Literals) -> Result<Kernel, String> {
     let fixed = literals.text(1).map(regex).transpose()?;
+    if function == Builtin::RegexpReplace {
+        return Ok(Box::new(move |args, rows| {
+            let (texts, patterns, replacements) = (args[0].texts(), args[1].texts(), args[2].texts());
+            let mut regexes = Patterns { fixed: fixed.as_ref(), last: None };
+            build_texts(rows, |row, out| {
+                let (Some(text), Some(pattern), Some(with)) =
+                    (texts.get(row), patterns.get(row), replacements.get(row))
+                else {
+                    return Ok(false);
+                };
+                // Flink: a row whose pattern is wrong has no result. `$1` in the replacement is no group.
+                let Ok(regex) = regexes.of(pattern) else { return Ok(false) };
+                out.extend_from_slice(regex.replace_all(text, NoExpand(with)).as_bytes());
+                Ok(true)
+            })
+        }));
+    }
     if function == Builtin::Regexp {
         return Ok(Box::new(move |args, rows| {
             let (texts, patterns) = (args[0].texts(), args[1].texts());
@@ -39,6 +56,8 @@ pub(super) fn kernel(function: Builtin, literals: &Literals) -> Result<Kernel, S
             let mut out = BooleanArray::builder(rows);
             for row in 0..rows {
                 match (texts.get(row), patterns.get(row)) {
+                    // Flink: nothing is found by an empty pattern.
+                    (Some(_), Some("")) => out.append_value(false),
                     (Some(text), Some(pattern)) => out.append_value(regexes.of(pattern)?.is_match(text)),
                     _ => out.append_null(),
                 }

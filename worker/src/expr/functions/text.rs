@@ -2,10 +2,12 @@
 
 use super::Literals;
 use crate::expr::value::{Kernel, Longs, Value, build, build_texts};
+use arrow_array::BooleanArray;
 use arrow_array::types::Int32Type;
 use ef_proto::function::Builtin;
 use ef_proto::schema::DataType;
 use serde_json::Value as Json;
+use std::sync::Arc;
 
 /// `a || b || …`: NULL if any of them is.
 pub(crate) fn concat_kernel() -> Kernel {
@@ -51,16 +53,30 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], literals: &Literals)
             build::<Int32Type>(rows, &DataType::Int32, |row| Ok(texts.get(row).map(hash_code)))
         }),
         Builtin::SplitIndex => Box::new(move |args, rows| {
-            let (texts, delimiters, indexes) = (args[0].texts(), args[1].texts(), longs(&args[2], &types[2])?);
+            let (texts, indexes) = (args[0].texts(), longs(&args[2], &types[2])?);
+            let coded = types[1] != DataType::String;
+            let delimiters = (!coded).then(|| args[1].texts());
+            let codes = if coded { Some(longs(&args[1], &types[1])?) } else { None };
+            let mut buffer = String::new();
             build_texts(rows, |row, out| {
-                let (Some(text), Some(delimiter), Some(index)) =
-                    (texts.get(row), delimiters.get(row), indexes.get(row))
-                else {
+                let delimiter = match (&delimiters, &codes) {
+                    (Some(delimiters), _) => delimiters.get(row),
+                    // A character by its code, from 1 to 255.
+                    (_, Some(codes)) => {
+                        let code = codes.get(row).and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0);
+                        buffer.clear();
+                        buffer.extend(code.map(char::from));
+                        code.is_some().then_some(buffer.as_str())
+                    }
+                    _ => None,
+                };
+                let (Some(text), Some(delimiter), Some(index)) = (texts.get(row), delimiter, indexes.get(row)) else {
                     return Ok(false);
                 };
                 let Ok(index) = usize::try_from(index) else { return Ok(false) };
                 let part = match delimiter {
-                    "" => text.split_whitespace().nth(index),
+                    _ if text.is_empty() => None,
+                    "" => text.split(char::is_whitespace).nth(index),
                     delimiter => text.split(delimiter).nth(index),
                 };
                 out.extend_from_slice(part.unwrap_or_default().as_bytes());
@@ -83,6 +99,28 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], literals: &Literals)
                 Ok(true)
             })
         }),
+        Builtin::IsAlpha => test(|text| !text.is_empty() && text.chars().all(char::is_alphabetic)),
+        Builtin::IsDigit => test(|text| !text.is_empty() && text.chars().all(char::is_numeric)),
+        Builtin::IsDecimal => test(is_decimal),
+        Builtin::JsonExists => {
+            let fixed = literals.text(1).map(json_path).transpose()?;
+            Box::new(move |args, rows| {
+                let (texts, paths) = (args[0].texts(), args[1].texts());
+                let mut out = BooleanArray::builder(rows);
+                for row in 0..rows {
+                    let Some((text, path)) = texts.get(row).zip(paths.get(row)) else {
+                        out.append_null();
+                        continue;
+                    };
+                    let parsed = if fixed.is_none() { Some(json_path(path)?) } else { None };
+                    let steps = fixed.as_ref().or(parsed.as_ref()).expect("the one or the other");
+                    // What is no JSON holds nothing.
+                    let document = serde_json::from_str::<Json>(text);
+                    out.append_value(document.is_ok_and(|document| follow(&document, steps).is_some()));
+                }
+                Ok(Arc::new(out.finish()))
+            })
+        }
         Builtin::JsonValue => {
             let fixed = literals.text(1).map(json_path).transpose()?;
             Box::new(move |args, rows| {
@@ -106,9 +144,33 @@ pub(super) fn kernel(function: Builtin, types: &[DataType], literals: &Literals)
     })
 }
 
-/// Java's String.hashCode: over UTF-16 units.
+/// Java's Math.abs(String.hashCode()): over UTF-16 units.
 fn hash_code(text: &str) -> i32 {
-    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit as i32))
+    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit as i32)).wrapping_abs()
+}
+
+/// A test of a text; NULL passes none.
+fn test(passes: fn(&str) -> bool) -> Kernel {
+    Box::new(move |args, rows| {
+        let texts = args[0].texts();
+        let passed: BooleanArray = (0..rows).map(|row| Some(texts.get(row).is_some_and(passes))).collect();
+        Ok(Arc::new(passed))
+    })
+}
+
+/// What Java reads as a number: an exponent, spaces around it and a type's letter behind it are let pass.
+fn is_decimal(text: &str) -> bool {
+    let text = text.trim();
+    let digits = text.trim_start_matches(['+', '-']);
+    if text.len() - digits.len() > 1 {
+        return false;
+    }
+    if matches!(digits, "NaN" | "Infinity") {
+        return true;
+    }
+    let digits = digits.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(digits);
+    let begun = digits.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
+    begun && digits.parse::<f64>().is_ok()
 }
 
 /// From 1; 0 is 1; a negative start counts from the end and yields nothing beyond the beginning.
@@ -131,13 +193,13 @@ fn substring(text: &str, start: i64, length: i64) -> &str {
     &rest[..byte_of(rest, length)]
 }
 
-enum Step {
+pub(super) enum Step {
     Key(String),
     Index(usize),
 }
 
 /// `$.key.other[0]['quoted key']`, with `lax` or `strict` before it.
-fn json_path(path: &str) -> Result<Vec<Step>, String> {
+pub(super) fn json_path(path: &str) -> Result<Vec<Step>, String> {
     let wrong = || format!("JSON path '{path}': expected `$`, then `.key`, `[index]` or `['key']`");
     let text = path.trim();
     let text = text.strip_prefix("lax ").or_else(|| text.strip_prefix("strict ")).unwrap_or(text).trim();

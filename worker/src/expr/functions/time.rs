@@ -4,7 +4,7 @@ use super::Literals;
 use crate::expr::decimal;
 use crate::expr::pattern::Pattern;
 use crate::expr::value::{Kernel, Longs, Value, build, build_texts, from_longs};
-use crate::time::civil::{self, MILLIS_PER_DAY};
+use crate::time::civil::{self, Fraction, MILLIS_PER_DAY};
 use arrow_array::types::*;
 use arrow_array::{Decimal128Array, Float32Array, Float64Array};
 use ef_proto::function::Builtin;
@@ -127,6 +127,46 @@ pub(super) fn kernel(
                 })
             })
         }
+        Builtin::ToDate => {
+            let patterns = Patterns::new(literals.text(1), types.len() > 1)?;
+            let given = types.len() > 1;
+            Box::new(move |args, rows| {
+                let texts = args[0].texts();
+                let pattern = args.get(1).map(Value::texts);
+                build::<Date32Type>(rows, &ty, |row| {
+                    let Some(text) = texts.get(row) else { return Ok(None) };
+                    if !given {
+                        // A time behind the date is let pass.
+                        let date = text.trim().split([' ', 'T']).next().unwrap_or_default();
+                        return Ok(civil::parse_date(date.as_bytes()));
+                    }
+                    let parsed = patterns.with(pattern.as_ref().and_then(|p| p.get(row)), |p| p.parse(text))?;
+                    let days = parsed.flatten().map(|(seconds, _)| seconds.div_euclid(civil::SECONDS_PER_DAY));
+                    Ok(days.and_then(|days| i32::try_from(days).ok()))
+                })
+            })
+        }
+        Builtin::ConvertTz => {
+            let fixed = |i| literals.text(i).map(zone).transpose();
+            let (from, to) = (fixed(1)?, fixed(2)?);
+            Box::new(move |args, rows| {
+                let (texts, froms, tos) = (args[0].texts(), args[1].texts(), args[2].texts());
+                build_texts(rows, |row, out| {
+                    let (Some(text), Some(from_name), Some(to_name)) = (texts.get(row), froms.get(row), tos.get(row))
+                    else {
+                        return Ok(false);
+                    };
+                    let from = from.map_or_else(|| zone(from_name), Ok)?;
+                    let to = to.map_or_else(|| zone(to_name), Ok)?;
+                    let wall = civil::parse_timestamp(text.trim().as_bytes(), Unit::Milli);
+                    let there = wall.and_then(|wall| convert(wall.div_euclid(1000), from, to));
+                    if let Some(there) = there {
+                        civil::write_timestamp(out, there * 1000, Unit::Milli, b' ', Fraction::Digits(0));
+                    }
+                    Ok(there.is_some())
+                })
+            })
+        }
         Builtin::DateFormat => {
             let patterns = Patterns::new(literals.text(1), true)?;
             Box::new(move |args, rows| {
@@ -159,17 +199,27 @@ pub(super) fn kernel(
                 })
             })
         }
-        Builtin::UnixTimestamp => Box::new(move |args, rows| {
-            if types[0] == DataType::String {
-                let texts = args[0].texts();
-                return build::<Int64Type>(rows, &ty, |row| {
-                    let millis = texts.get(row).and_then(|t| civil::parse_timestamp(t.trim().as_bytes(), Unit::Milli));
-                    Ok(millis.map(|t| t.div_euclid(1000)))
-                });
-            }
-            let times = longs(&args[0], &types[0])?;
-            build::<Int64Type>(rows, &ty, |row| Ok(times.get(row).map(|t| moment(t, &types[0]).0)))
-        }),
+        Builtin::UnixTimestamp => {
+            let patterns = Patterns::new(literals.text(1), types.len() > 1)?;
+            let given = types.len() > 1;
+            Box::new(move |args, rows| {
+                if types[0] == DataType::String {
+                    let texts = args[0].texts();
+                    let pattern = args.get(1).map(Value::texts);
+                    return build::<Int64Type>(rows, &ty, |row| {
+                        let Some(text) = texts.get(row) else { return Ok(None) };
+                        if !given {
+                            let millis = civil::parse_timestamp(text.trim().as_bytes(), Unit::Milli);
+                            return Ok(millis.map(|t| t.div_euclid(1000)));
+                        }
+                        let parsed = patterns.with(pattern.as_ref().and_then(|p| p.get(row)), |p| p.parse(text))?;
+                        Ok(parsed.flatten().map(|(seconds, _)| seconds))
+                    });
+                }
+                let times = longs(&args[0], &types[0])?;
+                build::<Int64Type>(rows, &ty, |row| Ok(times.get(row).map(|t| moment(t, &types[0]).0)))
+            })
+        }
         Builtin::Extract => {
             let part = part(literals.text(0).ok_or("the unit must be a literal")?)?;
             Box::new(move |args, rows| {
@@ -212,6 +262,55 @@ pub(super) fn kernel(
         }
         other => return Err(format!("{} is not a function of times", other.name())),
     })
+}
+
+/// A zone by its name, or by its distance as in `GMT+8` and `GMT+05:30`.
+fn zone(name: &str) -> Result<Zone, String> {
+    if let Ok(zone) = name.parse::<chrono_tz::Tz>() {
+        return Ok(Zone::Named(zone));
+    }
+    let unknown = || format!("time zone '{name}' is not known; expected a name as Europe/Berlin, or GMT+01:00");
+    let distance = ["GMT", "UTC", ""].iter().find_map(|prefix| name.strip_prefix(prefix)).ok_or_else(unknown)?;
+    let (sign, clock) = match distance.split_at_checked(1) {
+        Some(("+", clock)) => (1, clock),
+        Some(("-", clock)) => (-1, clock),
+        _ => return Err(unknown()),
+    };
+    let (hours, minutes) = clock.split_once(':').unwrap_or((clock, "0"));
+    match (hours.parse::<i64>(), minutes.parse::<i64>()) {
+        (Ok(hours @ 0..=18), Ok(minutes @ 0..=59)) => Ok(Zone::Fixed(sign * (hours * 3600 + minutes * 60))),
+        _ => Err(unknown()),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Zone {
+    Named(chrono_tz::Tz),
+    /// Seconds east of Greenwich.
+    Fixed(i64),
+}
+
+/// The wall clock of one zone as that of another, in seconds. An hour that a zone skips is read with the offset before.
+fn convert(wall: i64, from: Zone, to: Zone) -> Option<i64> {
+    use chrono::{DateTime, Offset, TimeZone};
+    let offset_at = |zone: chrono_tz::Tz, utc: i64| {
+        let utc = DateTime::from_timestamp(utc, 0)?.naive_utc();
+        Some(i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc()))
+    };
+    let utc = match from {
+        Zone::Fixed(offset) => wall - offset,
+        Zone::Named(zone) => {
+            let local = DateTime::from_timestamp(wall, 0)?.naive_utc();
+            match zone.offset_from_local_datetime(&local).earliest() {
+                Some(offset) => wall - i64::from(offset.fix().local_minus_utc()),
+                None => wall - offset_at(zone, wall - civil::SECONDS_PER_DAY)?,
+            }
+        }
+    };
+    match to {
+        Zone::Fixed(offset) => Some(utc + offset),
+        Zone::Named(zone) => Some(utc + offset_at(zone, utc)?),
+    }
 }
 
 /// As Flink has it: fractions of a millisecond are cut towards zero, and what is not in the years 0000 to 9999 is NULL.

@@ -216,7 +216,9 @@ fn random_trees_agree_with_datafusion() {
             "ef_make_row",
             "ef_current_timestamp",
         ];
-        assert!(tally.seen.contains(builtin) != elsewhere.contains(&builtin), "{builtin}");
+        // Those behind JSON_VALUE have no like in DataFusion; `functions` has their values.
+        let later = Builtin::ALL.iter().skip_while(|b| **b != Builtin::JsonValue).any(|b| b.name() == builtin);
+        assert!(tally.seen.contains(builtin) != (later || elsewhere.contains(&builtin)), "{builtin}");
     }
     let casts = tally.seen.iter().filter(|name| name.contains(" to ")).count();
     assert!(

@@ -12,8 +12,9 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion_physical_expr::ScalarFunctionExpr;
-use ef_proto::expr::{Expr, ExprKind, Scalar};
+use ef_proto::expr::{BinaryOp, Expr, ExprKind, Scalar};
 use ef_proto::schema::{DataType, Unit};
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 type Row<'a> = &'a [ScalarValue];
@@ -107,6 +108,25 @@ pub fn doubles(args: Vec<Physical>, f: impl Fn(&[f64]) -> f64 + Send + Sync + 's
         let values: Vec<f64> =
             row.iter().map(|v| if let ScalarValue::Float64(Some(v)) = v { *v } else { f64::NAN }).collect();
         Ok(Some(ScalarValue::from(f(&values))))
+    })
+}
+
+pub fn java_comparison(op: BinaryOp, left: Physical, right: Physical) -> Physical {
+    let double = |value: &ScalarValue| match value {
+        ScalarValue::Float32(Some(v)) => f64::from(*v),
+        ScalarValue::Float64(Some(v)) => *v,
+        other => unreachable!("{other} is no float"),
+    };
+    rows(vec![left, right], &Arrow::Boolean, move |row| {
+        let order = double(&row[0]).partial_cmp(&double(&row[1]));
+        Ok(Some(ScalarValue::from(match op {
+            BinaryOp::Eq => order.is_some_and(Ordering::is_eq),
+            BinaryOp::NotEq => !order.is_some_and(Ordering::is_eq),
+            BinaryOp::Lt => order.is_some_and(Ordering::is_lt),
+            BinaryOp::LtEq => order.is_some_and(Ordering::is_le),
+            BinaryOp::Gt => order.is_some_and(Ordering::is_gt),
+            _ => order.is_some_and(Ordering::is_ge),
+        })))
     })
 }
 
@@ -207,7 +227,9 @@ pub fn substring(args: Vec<Physical>) -> Physical {
 /// Rule: SPLIT_INDEX counts from 0 and is NULL where there is no such part (Flink).
 pub fn split_index(args: Vec<Physical>) -> Physical {
     rows(args, &Arrow::Utf8, |row| {
-        let parts: Vec<&str> = text(&row[0]).split(text(&row[1])).collect();
+        // Rule: an empty text has no parts (commons-lang).
+        let parts = text(&row[0]).split(text(&row[1])).filter(|_| !text(&row[0]).is_empty());
+        let parts: Vec<&str> = parts.collect();
         let index = usize::try_from(integer(&row[2])).ok();
         Ok(index.and_then(|i| parts.get(i)).map(|part| ScalarValue::from(*part)))
     })

@@ -31,6 +31,10 @@ pub fn cast(input: Physical, ty: &Arrow) -> Physical {
     Arc::new(CastExpr::new(input, ty.clone(), None))
 }
 
+fn try_cast_to(input: Physical, ty: &Arrow) -> Physical {
+    Arc::new(TryCastExpr::new(input, ty.clone()))
+}
+
 fn op(left: Physical, op: Operator, right: Physical) -> Physical {
     Arc::new(BinaryExpr::new(left, op, right))
 }
@@ -158,8 +162,8 @@ impl Translator {
         }
     }
 
-    /// Rule: `-0.0 = 0.0`, and NaN is one value above all others (SQL and Java's comparisons); DataFusion orders floats
-    /// by IEEE's total order, signs of zeros and NaNs included.
+    /// Rule: where values are told apart or ordered `-0.0 = 0.0`, and NaN is one value above all others; DataFusion
+    /// orders floats by IEEE's total order, signs of zeros and NaNs included.
     fn canonical(&self, input: Physical, ty: &DataType) -> Physical {
         if matches!(ty, DataType::Float32 | DataType::Float64) {
             rules::canonical(input, &ty.to_arrow())
@@ -168,7 +172,7 @@ impl Translator {
         }
     }
 
-    /// Rule: decimals are computed exactly and the result must fit its type. DataFusion computes 38 digits without
+    /// Rule: decimals are computed exactly and the result fits its type. DataFusion computes 38 digits without
     /// checking the precision, so it is given 76 digits here.
     fn widened(&self, input: Physical, scale: i8) -> Physical {
         cast(input, &Arrow::Decimal256(76, scale))
@@ -187,13 +191,16 @@ impl Translator {
         let to = ty.to_arrow();
         match (of, &left.ty, &right.ty) {
             (BinaryOp::And | BinaryOp::Or | BinaryOp::Concat, ..) => op(l, operator(of), r),
+            // Rule: with a NaN on a side no comparison holds but `<>` (Java); DataFusion has a total order.
+            (_, DataType::Float32 | DataType::Float64, _) if of.is_comparison() => rules::java_comparison(of, l, r),
             (_, lt, rt) if *ty == DataType::Boolean => self.compare(of, l, lt, r, rt),
             (_, DataType::Decimal { scale: a, .. }, DataType::Decimal { scale: b, .. }) => {
                 let DataType::Decimal { scale, .. } = ty else { unreachable!("decimals make decimals") };
+                // Rule: what the type cannot hold is NULL (Flink).
                 // Rule: a quotient is rounded half up to the scale of the type (Flink). DataFusion cuts it four digits
                 // after the dividend's scale; with a wider dividend the cast rounds it right.
                 let a = if of == BinaryOp::Div { *a.max(scale) } else { *a };
-                cast(op(self.widened(l, a), operator(of), self.widened(r, *b)), &to)
+                try_cast_to(op(self.widened(l, a), operator(of), self.widened(r, *b)), &to)
             }
             // Rule: the smallest integer by -1 wraps (Java); DataFusion fails.
             (BinaryOp::Div, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64, _) => {
@@ -287,7 +294,7 @@ impl Translator {
                 else {
                     unreachable!("decimals are rounded to a literal")
                 };
-                if *digits >= *scale as i64 { arg(0) } else { cast(self.widened(arg(0), *digits as i8), &to) }
+                if *digits >= *scale as i64 { arg(0) } else { try_cast_to(self.widened(arg(0), *digits as i8), &to) }
             }
             // Rule: NULL if any argument is (Flink); DataFusion leaves NULLs out.
             Builtin::Greatest | Builtin::Least => {

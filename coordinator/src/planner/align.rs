@@ -1,0 +1,72 @@
+//! Dates beside timestamps become timestamps of the same precision (Flink's least common type), before DataFusion
+//! types the tree: its own answer is nanoseconds, which end in 2262 and are not what a sink has declared.
+
+use arrow_schema::{DataType as Arrow, TimeUnit};
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+
+/// The branches of CASE and the arguments of COALESCE, GREATEST and LEAST in a whole plan.
+pub fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let aligned = plan.transform_up_with_subqueries(|plan| {
+        let schema = merge_schema(&plan.inputs());
+        let names = NamePreserver::new(&plan);
+        let plan = plan.map_expressions(|found| {
+            let name = names.save(&found);
+            Ok(align(found, &schema)?.update_data(|aligned| name.restore(aligned)))
+        })?;
+        if plan.transformed { plan.map_data(|plan| plan.recompute_schema()) } else { Ok(plan) }
+    })?;
+    Ok(aligned.data)
+}
+
+/// The same in one expression.
+pub fn expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(align(expr, schema)?.data)
+}
+
+fn align(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|mut expr| {
+        let mut places: Vec<&mut Expr> = match &mut expr {
+            Expr::Case(case) => {
+                let then = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+                then.chain(case.else_expr.iter_mut().map(|other| other.as_mut())).collect()
+            }
+            Expr::ScalarFunction(call) if TAKING_ONE_TYPE.contains(&call.func.name()) => call.args.iter_mut().collect(),
+            _ => return Ok(Transformed::no(expr)),
+        };
+        let types: Vec<Option<Arrow>> = places.iter().map(|place| place.get_type(schema).ok()).collect();
+        let finest = types.iter().flatten().filter_map(timestamp_unit).max_by_key(|unit| rank(*unit));
+        let Some(unit) = finest else { return Ok(Transformed::no(expr)) };
+        let mut changed = false;
+        for (place, ty) in places.iter_mut().zip(&types) {
+            if *ty == Some(Arrow::Date32) {
+                let date = std::mem::take(*place);
+                **place = Expr::Cast(Cast::new(Box::new(date), Arrow::Timestamp(unit, None)));
+                changed = true;
+            }
+        }
+        Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+    })
+}
+
+const TAKING_ONE_TYPE: [&str; 3] = ["coalesce", "ef_greatest", "ef_least"];
+
+/// Of a timestamp without a zone.
+fn timestamp_unit(ty: &Arrow) -> Option<TimeUnit> {
+    match ty {
+        Arrow::Timestamp(unit, None) => Some(*unit),
+        _ => None,
+    }
+}
+
+fn rank(unit: TimeUnit) -> u8 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 1,
+        TimeUnit::Microsecond => 2,
+        TimeUnit::Nanosecond => 3,
+    }
+}
