@@ -108,16 +108,14 @@ impl VisitorMut for Rewriter {
         if let Err(error) = check::select(select) {
             return fail(error);
         }
-        // sqlparser takes a string behind an expression for its name.
+        // sqlparser takes a string behind an expression for its name, and forgets where it stands.
         let text = select.projection.iter().find_map(|item| match item {
-            SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => Some(alias),
+            SelectItem::ExprWithAlias { expr, alias } if alias.quote_style == Some('\'') => Some((expr, alias)),
             _ => None,
         });
-        if let Some(alias) = text {
-            return fail(
-                PlannerError::new(format!("unexpected `{alias}`"), span(alias.span))
-                    .hint(format!("accepted: AS `{0}` for a name, || '{0}' to join strings", alias.value)),
-            );
+        if let Some((expr, alias)) = text {
+            let error = PlannerError::new(format!("unexpected `{alias}` behind this"), span(expr.span()));
+            return fail(error.hint(format!("accepted: AS `{0}` for a name, || '{0}' to join strings", alias.value)));
         }
         self.names.push(output_names(&select.projection));
         ControlFlow::Continue(())
