@@ -130,6 +130,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The values behind the first `count` that became NULL in this row are taken back.
+    pub fn keep_nulled(&mut self, count: u64) {
+        self.nulled = count;
+        if count == 0 {
+            self.first_nulled = None;
+        }
+    }
+
     /// A fault that shows what stands at the cursor.
     #[cold]
     #[inline(never)]

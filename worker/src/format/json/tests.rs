@@ -349,6 +349,11 @@ fn by_null_a_value_that_does_not_fit_is_null_and_only_what_is_no_record_is_bad()
         // NULL is the innermost field that may be.
         (r#""s":"s","bid":{"price":1,"must":"x"}"#, Some(bid(json!(null))), 1),
         (r#""i":1,"s":"s""#, Some(json!([1, "s", null])), 0),
+        (
+            r#""s":"s","bid":{"map":{"a":"x","a":1},"must":2}"#,
+            Some(bid(json!({"price": null, "tags": null, "map": {"a": 1}, "must": 2}))),
+            0,
+        ),
         (r#""i":01"#, None, 0),
         (r#""i":"x","s":"not closed"#, None, 0),
         (r#""i":"x" "s":1"#, None, 0),

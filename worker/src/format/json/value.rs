@@ -139,7 +139,8 @@ fn rare(column: &mut Column, cursor: &mut Cursor, scratch: &mut Vec<u8>, depth: 
             cursor.skip(depth + 1)?;
             column.nulls(1);
             // Those within it are gone with it.
-            cursor.nulled = nulled + 1;
+            cursor.keep_nulled(nulled);
+            cursor.nulled += 1;
             cursor.first_nulled.get_or_insert_with(|| fault.within(&column.name));
             Ok(())
         }
@@ -235,13 +236,13 @@ fn map(keys: &mut Column, values: &mut Column, cursor: &mut Cursor, scratch: &mu
     while cursor.more(b'}', &mut first)? {
         key(keys, cursor, scratch)?;
         let Values::String(texts) = &keys.values else {
-            cursor.nulled = nulled;
+            cursor.keep_nulled(nulled);
             return large_map(keys, values, before, start, cursor, scratch, depth);
         };
         let of = |index: usize| &texts.bytes[texts.offsets[index] as usize..texts.offsets[index + 1] as usize];
         let last = keys.len - 1;
         if last - before >= SMALL_MAP || (before..last).any(|index| of(index) == of(last)) {
-            cursor.nulled = nulled;
+            cursor.keep_nulled(nulled);
             return large_map(keys, values, before, start, cursor, scratch, depth);
         }
         let name = |keys: &Column| match &keys.values {
