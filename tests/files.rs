@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn write(path: &Path, bytes: &[u8]) {
     std::fs::create_dir_all(path.parent().expect("below the test's directory")).expect("writable");
@@ -64,6 +64,15 @@ fn awkward(rng: &mut SmallRng) -> Option<String> {
     (!rng.random_bool(0.15)).then(|| (0..rng.random_range(0..4)).map(|_| PIECES[rng.random_range(0..12)]).collect())
 }
 
+/// The files of a sink that are for others to read.
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("written").map(|entry| entry.expect("readable").path());
+    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let mut files: Vec<_> = entries.filter(|path| !hidden(path)).collect();
+    files.sort();
+    files
+}
+
 #[test]
 fn csv_keeps_quotes_newlines_and_the_difference_of_empty_and_null() {
     let seed = seed();
@@ -109,8 +118,8 @@ fn csv_keeps_quotes_newlines_and_the_difference_of_empty_and_null() {
     }
     // Each part file has a header.
     let mut copied = BTreeMap::new();
-    for file in std::fs::read_dir(work.path().join("copy")).expect("written").map(|entry| entry.expect("readable")) {
-        let mut lines = parse_csv(&std::fs::read_to_string(file.path()).expect("text")).into_iter();
+    for file in parts(&work.path().join("copy")) {
+        let mut lines = parse_csv(&std::fs::read_to_string(file).expect("text")).into_iter();
         let header: Vec<_> = lines.next().expect("a header").into_iter().flatten().collect();
         assert_eq!(header, ["id", "name", "v", "note"]);
         copied.extend(lines.map(|row| (row[0].clone().expect("an id"), row)));
@@ -176,11 +185,7 @@ fn compressed_sinks_write_what_their_standard_tools_read() {
     Run::sql(work.path(), &sql.concat()).done().success();
     let mut texts = BTreeMap::from([("gz", String::new()), ("zst", String::new())]);
     for (folder, text) in &mut texts {
-        let mut files: Vec<_> = std::fs::read_dir(work.path().join(folder))
-            .expect("written")
-            .map(|entry| entry.expect("readable").path())
-            .collect();
-        files.sort();
+        let files = parts(&work.path().join(folder));
         assert!(!files.is_empty());
         for file in files {
             let bytes = std::fs::read(&file).expect("readable");

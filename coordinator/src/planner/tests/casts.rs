@@ -99,7 +99,7 @@ fn messages_name_a_cast_as_it_was_written() {
 fn casts_to_a_length_keep_it() {
     for (expr, expected) in [
         ("CAST(k AS VARCHAR(2))", "ef_substring($0, 1, 2)"),
-        ("CAST(i AS CHAR(3))", "rpad(ef_substring(CAST($0 AS STRING), 1, 3), 3, ' ')"),
+        ("CAST(i AS CHAR(3))", "ef_rpad(ef_substring(CAST($0 AS STRING), 1, 3), 3, ' ')"),
         ("CAST(ts AS TIMESTAMP(0))", "ef_floor_time('SECOND', $0)"),
         ("CAST(ts AS TIMESTAMP(6))", "CAST($0 AS TIMESTAMP(6))"),
     ] {

@@ -352,7 +352,7 @@ fn literals_have_flinks_types() {
             Date,
             Timestamp(ef_proto::schema::Unit::Milli),
             Int32,
-            Decimal { precision: 12, scale: 1 }
+            Decimal { precision: 13, scale: 1 }
         ]
     );
 }

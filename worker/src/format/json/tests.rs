@@ -227,11 +227,11 @@ fn damaged_lines_agree_with_serde_json_and_leave_nothing_behind() {
         batch.columns().iter().for_each(|column| column.to_data().validate_full().unwrap());
         // Not JSON is always refused; JSON may still have another type than the column.
         let parsed = serde_json::from_slice::<Map<String, Value>>(&line);
-        // serde_json refuses numbers that no double holds, which are JSON all the same.
+        // serde_json refuses numbers that no double holds, which are JSON all the same, unless something else is wrong.
         let too_large = parsed.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
         if parsed.is_err() && !blank && !(too_large && on_error == OnError::Null) {
             assert_eq!(errors.len(), 1, "seed {seed}: {}", String::from_utf8_lossy(&line));
-        } else if on_error == OnError::Null {
+        } else if on_error == OnError::Null && !too_large {
             assert_eq!(errors.len(), 0, "seed {seed}: {}", String::from_utf8_lossy(&line));
         }
         assert_eq!(batch.num_rows(), 3 - errors.len() - blank as usize, "seed {seed}");
