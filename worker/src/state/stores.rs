@@ -25,8 +25,7 @@ impl Stores {
     /// `memory_bytes`: all of `worker.memory`.
     pub fn open(backend: Backend, work_dir: &Path, memory_bytes: u64, incarnation: Incarnation) -> Stores {
         #[cfg(feature = "rocksdb")]
-        let shared = (backend == Backend::RocksDb)
-            .then(|| Arc::new(RocksShared::new((memory_bytes - Stores::hot(backend, memory_bytes)) as usize)));
+        let shared = (backend == Backend::RocksDb).then(|| Arc::new(RocksShared::new((memory_bytes / 2) as usize)));
         #[cfg(not(feature = "rocksdb"))]
         let _ = memory_bytes;
         Stores {
@@ -41,7 +40,8 @@ impl Stores {
     fn hot(backend: Backend, memory_bytes: u64) -> u64 {
         match backend {
             Backend::Memory => memory_bytes,
-            Backend::RocksDb => memory_bytes / 2,
+            // Half is the databases'; a sixth is what a spill takes while it sorts and the tables while they grow.
+            Backend::RocksDb => memory_bytes / 3,
         }
     }
 
