@@ -76,5 +76,5 @@ fn recorded_outputs_of_tree_mlp_and_convolution_are_met() {
         outputs.join(", ")
     );
     let rows = rows + check(&models, &digits, &select, "digits_conv_expected.csv");
-    println!("recorded cases: 3 ran (models, {rows} rows)");
+    shared::say(&format!("recorded cases: 3 ran (models, {rows} rows)"));
 }

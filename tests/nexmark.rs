@@ -33,7 +33,7 @@ fn recorded_queries_give_their_expected_rows() {
             ran += 1;
         }
     }
-    println!("recorded cases: {ran} ran (auction queries)");
+    shared::say(&format!("recorded cases: {ran} ran (auction queries)"));
 }
 
 const DDL: &str = "

@@ -27,7 +27,7 @@ fn recorded_series_give_their_expected_windows() {
             ran += 1;
         }
     }
-    println!("recorded cases: {ran} ran (sensor windows)");
+    shared::say(&format!("recorded cases: {ran} ran (sensor windows)"));
 }
 
 const DDL: &str = "
