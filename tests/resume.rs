@@ -203,19 +203,12 @@ fn job_stops_when_nobody_reads_what_it_says() {
     let work = work.path();
     let endless =
         BOUNDED.replace("'fields.n.end' = '1000'", "'fields.n.end' = '100000000', 'rows-per-second' = '1000'");
-    std::fs::write(work.join("job.sql"), endless).expect("writable");
     for (signal, state) in [(libc::SIGTERM, "terminated"), (libc::SIGHUP, "hung-up")] {
-        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has one");
-        let mut command = std::process::Command::new(ef_tests::efctl());
-        command.args(["run", "job.sql", "--state-dir", state]).current_dir(work).stderr(full);
-        let mut child = command.spawn().expect("efctl starts");
+        let mut running =
+            Run::sql(work, &endless).args(&["--state-dir", state]).unheard().start().expect("efctl starts");
         // Its handlers are in place before it touches the disk.
-        while !work.join(state).exists() {
-            assert_eq!(child.try_wait().expect("ours"), None, "it runs until it is told to stop");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        // SAFETY: the child is ours and has not been waited for.
-        unsafe { libc::kill(child.id() as i32, signal) };
-        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+        running.until(|| work.join(state).exists()).expect("it starts");
+        running.signal(signal);
+        assert_eq!(running.wait().expect("it ends").code, Some(130));
     }
 }

@@ -234,13 +234,15 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let time = clock.clone();
     let agent = Agent::start(worker, Arc::new(move || time.now_ms()), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
+    // First the list: a deposed process may still add to it, and what is retained has epochs up to the highest.
+    let retained = manifests.list().await.map_err(|e| e.message)?;
     let job = Job {
         id,
         incarnation,
         plan,
         restore,
         last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,
-        retained: manifests.list().await.map_err(|e| e.message)?,
+        retained,
         config,
     };
     let time = clock.clone();

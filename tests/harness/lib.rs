@@ -30,6 +30,7 @@ pub fn efctl() -> PathBuf {
 pub struct Run {
     command: Command,
     directory: PathBuf,
+    unheard: bool,
 }
 
 /// What it left.
@@ -59,7 +60,7 @@ impl Run {
     pub fn new(directory: &Path, args: &[&str]) -> Run {
         let mut command = Command::new(efctl());
         command.args(args).current_dir(directory).stdin(Stdio::null()).env_remove("RUST_LOG");
-        Run { command, directory: directory.to_path_buf() }
+        Run { command, directory: directory.to_path_buf(), unheard: false }
     }
 
     /// `efctl run` of this SQL text, written to a file in `directory`.
@@ -84,11 +85,20 @@ impl Run {
         self
     }
 
+    /// Nobody reads what it says: each write to its standard error fails.
+    pub fn unheard(mut self) -> Run {
+        self.unheard = true;
+        self
+    }
+
     pub fn start(mut self) -> Result<Running> {
         // Files, not pipes: a killed process leaves what it wrote, and nobody has to read along.
         let out = self.directory.join(".stdout");
         let err = self.directory.join(".stderr");
         self.command.stdout(std::fs::File::create(&out)?).stderr(std::fs::File::create(&err)?);
+        if self.unheard {
+            self.command.stderr(std::fs::File::options().write(true).open("/dev/full")?);
+        }
         let child = self.command.spawn().context("cannot start efctl")?;
         Ok(Running { child, out, err })
     }

@@ -53,7 +53,8 @@ impl Server {
     /// Goes down: connections break, new ones are refused.
     pub fn down(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Waits for the listener to go, so that the port is free for the next.
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
     }
 
@@ -61,16 +62,7 @@ impl Server {
     pub fn up(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime starts");
-        let listener = runtime.block_on(async {
-            // The old listener may not have gone yet.
-            for _ in 0..1000 {
-                match TcpListener::bind(self.address).await {
-                    Ok(listener) => return listener,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-            TcpListener::bind(self.address).await.expect("the port is free")
-        });
+        let listener = runtime.block_on(TcpListener::bind(self.address)).expect("the port is free");
         self.address = listener.local_addr().expect("it is bound");
         let service = self.service.clone();
         runtime.spawn(async move {

@@ -500,6 +500,15 @@ impl KeyTable {
         }
     }
 
+    /// The groups of keys as [`KeyTable::encode`] wrote them, made where they are new; `hashes` is overwritten.
+    pub fn intern_encoded(&mut self, keys: &[&[u8]], hashes: &mut Vec<u64>) -> Result<Vec<u32>> {
+        let columns = self.decode(keys)?;
+        hash_rows(&columns, hashes)?;
+        let mut groups = Vec::new();
+        self.intern(&columns, hashes, Selection::All(keys.len()), &mut groups)?;
+        Ok(groups)
+    }
+
     /// Keys as [`KeyTable::encode`] wrote them, as columns.
     pub fn decode(&self, keys: &[&[u8]]) -> Result<Vec<ArrayRef>> {
         let broken = || Error::corrupt("a key in the state does not decode");

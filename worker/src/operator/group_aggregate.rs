@@ -495,10 +495,7 @@ impl GroupAggregate {
             return Ok(());
         }
         let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
-        let columns = self.keys.decode(&keys)?;
-        hash_rows(&columns, &mut self.hashes)?;
-        let mut groups = Vec::new();
-        self.keys.intern(&columns, &self.hashes, Selection::All(entries.len()), &mut groups)?;
+        let groups = self.keys.intern_encoded(&keys, &mut self.hashes)?;
         self.resize();
         groups.iter().zip(entries).try_for_each(|(group, (_, value))| self.load(*group, value))
     }

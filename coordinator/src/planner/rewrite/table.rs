@@ -56,18 +56,7 @@ impl Rewriter {
     pub(super) fn replace(&mut self, call: TableCall, alias: Option<TableAlias>) -> TableFactor {
         let name = TableCall::reference(self.calls.len());
         self.calls.push(call);
-        TableFactor::Table {
-            name,
-            alias,
-            args: None,
-            with_hints: vec![],
-            version: None,
-            with_ordinality: false,
-            partitions: vec![],
-            json_path: None,
-            sample: None,
-            index_hints: vec![],
-        }
+        named(name, alias)
     }
 
     /// `f(TABLE t, …)` with positional or named arguments.
@@ -264,9 +253,13 @@ fn descriptor(value: &Expr) -> Option<Vec<Ident>> {
 }
 
 fn nothing() -> TableFactor {
+    named(ObjectName(vec![]), None)
+}
+
+fn named(name: ObjectName, alias: Option<TableAlias>) -> TableFactor {
     TableFactor::Table {
-        name: ObjectName(vec![]),
-        alias: None,
+        name,
+        alias,
         args: None,
         with_hints: vec![],
         version: None,

@@ -3,7 +3,7 @@
 use super::cold::{self, Cold};
 use super::{DIRTY, STORED, Session, SessionAggregate};
 use crate::error::{Error, Result};
-use crate::keys::{KeyTable, NO_GROUP, Selection, hash_rows};
+use crate::keys::{KeyTable, NO_GROUP};
 use crate::operator::Operator;
 use crate::operator::accumulate::Accumulators;
 use crate::operator::store_keys::StoreKeys;
@@ -57,10 +57,7 @@ impl SessionAggregate {
             return Ok(());
         }
         let keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
-        let columns = self.keys.decode(&keys)?;
-        hash_rows(&columns, &mut self.hashes)?;
-        let mut groups = Vec::new();
-        self.keys.intern(&columns, &self.hashes, Selection::All(entries.len()), &mut groups)?;
+        let groups = self.keys.intern_encoded(&keys, &mut self.hashes)?;
         self.resize_keys();
         groups.iter().zip(entries).try_for_each(|(key, (_, value))| self.load(*key, value))
     }
@@ -134,10 +131,8 @@ impl SessionAggregate {
         if keys.is_empty() {
             return Ok(());
         }
-        let columns = self.keys.decode(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        hash_rows(&columns, &mut self.hashes)?;
-        let mut groups = Vec::new();
-        self.keys.intern(&columns, &self.hashes, Selection::All(keys.len()), &mut groups)?;
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        self.keys.intern_encoded(&keys, &mut self.hashes)?;
         self.resize_keys();
         // The sessions of known keys are here already.
         let fresh: Vec<u32> = self.keys.fresh().iter().map(|(key, _)| *key).collect();
