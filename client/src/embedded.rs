@@ -9,7 +9,7 @@ use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
 use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
 use ef_proto::checkpoint::Manifest;
-use ef_proto::ids::JobId;
+use ef_proto::ids::{DeploymentId, JobId};
 use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{OperatorKind, Plan};
 use ef_proto::rpc::Command;
@@ -232,7 +232,8 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
     let time = clock.clone();
-    let agent = Agent::start(worker, Arc::new(move || time.now_ms()), root);
+    let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };
+    let agent = Agent::start(deployment, worker, Arc::new(move || time.now_ms()), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     // First the list: a deposed process may still add to it, and what is retained has epochs up to the highest.
     let retained = manifests.list().await.map_err(|e| e.message)?;

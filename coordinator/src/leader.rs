@@ -9,7 +9,7 @@ use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, Incarnation, JobId, OperatorId, SubtaskId};
 use ef_proto::machine::checkpoint::{Action, Checkpoints, Event as Step, Parts};
 use ef_proto::plan::{OperatorKind, Plan};
-use ef_proto::rpc::{Command, Deploy, Event};
+use ef_proto::rpc::{Command, Deploy, Event, Placement};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,10 +144,11 @@ impl Leader {
     /// Deploys the job and carries messages until it has ended and its tasks have gone.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut requests: mpsc::Receiver<Request>) -> Outcome {
         let deploy = Deploy {
-            job: self.job.id.clone(),
-            incarnation: self.job.incarnation,
             plan: self.job.plan.encode(),
+            placement: Placement::solo(&self.job.plan),
             restore: self.job.restore.take(),
+            state: String::new(),
+            slots: 1,
         };
         self.send(Command::Deploy(Box::new(deploy))).await;
         let mut tick = tokio::time::interval(TICK);

@@ -12,6 +12,7 @@ pub mod function;
 pub mod ids;
 pub mod keys;
 pub mod machine;
+pub mod place;
 pub mod plan;
 pub mod rpc;
 pub mod schema;

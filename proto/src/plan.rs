@@ -6,13 +6,16 @@
 use crate::connector::{Format, SinkConnector, SourceConnector};
 use crate::expr::Expr;
 use crate::ids::OperatorId;
+use crate::place::Constraint;
 use crate::schema::Schema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 mod explain;
+mod tasks;
 mod validate;
 pub use explain::{Guarantee, describe, dot, text};
+pub use tasks::{Task, Tasks};
 pub use validate::PlanError;
 
 /// One job.
@@ -37,6 +40,8 @@ pub struct Operator {
     pub parallelism: u32,
     /// Columns of the main output. For a changelog output, `_op` is its last column.
     pub schema: Schema,
+    /// Where it may run.
+    pub constraint: Constraint,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

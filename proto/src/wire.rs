@@ -9,6 +9,7 @@ mod fault;
 mod frame;
 mod operator;
 mod plan;
+mod rpc;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,17 @@ pub use plan::BYTES_MAX;
 
 /// What prost makes of `proto/proto/*.proto`.
 pub mod generated {
+    pub mod agent {
+        include!(concat!(env!("OUT_DIR"), "/edgeflow.agent.v1.rs"));
+    }
     pub mod checkpoint {
         include!(concat!(env!("OUT_DIR"), "/edgeflow.checkpoint.v1.rs"));
+    }
+    pub mod control {
+        include!(concat!(env!("OUT_DIR"), "/edgeflow.control.v1.rs"));
+    }
+    pub mod exchange {
+        include!(concat!(env!("OUT_DIR"), "/edgeflow.exchange.v1.rs"));
     }
     pub mod plan {
         include!(concat!(env!("OUT_DIR"), "/edgeflow.plan.v1.rs"));

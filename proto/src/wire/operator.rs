@@ -6,19 +6,21 @@ use super::generated::plan as wire;
 use super::generated::plan::operator::Kind;
 use super::window::{of_pair, pair};
 use crate::ids::OperatorId;
+use crate::place::{Constraint, Selector, Tier};
 use crate::plan::{Calc, JoinKind, Model, Operator, OperatorKind, Predict, Sink, Source, Watermark, WindowJoin};
 
 enumeration!(JoinKind: Inner, Left, Right, Full, Semi, Anti);
 
 impl From<&Operator> for wire::Operator {
     fn from(operator: &Operator) -> wire::Operator {
-        let Operator { id, name, kind, parallelism, schema } = operator;
+        let Operator { id, name, kind, parallelism, schema, constraint } = operator;
         wire::Operator {
             id: id.0,
             name: name.clone(),
             parallelism: *parallelism,
             schema: Some(schema.into()),
             kind: Some(kind.into()),
+            constraint: (!constraint.is_any()).then(|| constraint.into()),
         }
     }
 }
@@ -34,7 +36,30 @@ impl TryFrom<wire::Operator> for Operator {
             kind: chosen(operator.kind, "kind", kinds)?.try_into()?,
             parallelism: operator.parallelism,
             schema: required(operator.schema, "schema")?,
+            constraint: optional(operator.constraint, "constraint")?.unwrap_or_default(),
         })
+    }
+}
+
+enumeration!(Tier: Device, Gateway, Regional, Cloud);
+
+impl From<&Constraint> for wire::Constraint {
+    fn from(constraint: &Constraint) -> wire::Constraint {
+        let label = |(key, pattern): &(String, String)| wire::Label { key: key.clone(), pattern: pattern.clone() };
+        wire::Constraint {
+            tier: constraint.tier.map_or(0, Tier::number),
+            selector: constraint.selector.0.iter().map(label).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Constraint> for Constraint {
+    type Error = Fault;
+
+    fn try_from(constraint: wire::Constraint) -> Result<Constraint, Fault> {
+        let tier = if constraint.tier == 0 { None } else { Some(known(constraint.tier, "tier")?) };
+        let selector = constraint.selector.into_iter().map(|label| (label.key, label.pattern)).collect();
+        Ok(Constraint { tier, selector: Selector(selector) })
     }
 }
 

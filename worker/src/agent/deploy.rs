@@ -14,7 +14,7 @@ use crate::task::{
     TaskEvent,
 };
 use ef_proto::checkpoint::{Manifest, OperatorState, SubtaskState};
-use ef_proto::ids::{OperatorId, SubtaskId};
+use ef_proto::ids::{DeploymentId, OperatorId, SubtaskId};
 use ef_proto::keys::range_of;
 use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Output, Plan, Source, error_schema};
 use ef_proto::rpc::Deploy;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 /// What a deployment works with.
 pub(super) struct Deployment {
+    pub id: DeploymentId,
     pub config: WorkerConfig,
     pub clock: Clock,
     /// Where the job's checkpoints lie.
@@ -120,7 +121,7 @@ impl<'a> Builder<'a> {
         let keyed = plan.operators.iter().filter(|op| is_keyed(op)).map(|op| op.parallelism as usize).sum::<usize>();
         let fail = |e| (OperatorId(0), e);
         let backend = config::backend(&plan.config).map_err(fail)?;
-        let stores = Stores::open(backend, &with.config.work_dir, with.config.memory_bytes, command.incarnation);
+        let stores = Stores::open(backend, &with.config.work_dir, with.config.memory_bytes, with.id.incarnation);
         let memory_share = stores.hot_bytes(with.config.memory_bytes) as usize / keyed.max(1);
         let mut builder = Builder {
             with,
@@ -138,19 +139,9 @@ impl<'a> Builder<'a> {
         Ok(builder)
     }
 
-    /// True if the edge is a plain call: the consumer has no other input, and no row changes its subtask.
-    fn is_fused(&self, edge: &Edge) -> bool {
-        let (Some(from), Some(to)) = (self.plan.operator(edge.from), self.plan.operator(edge.to)) else { return false };
-        let same_place = match edge.exchange {
-            Exchange::Forward => true,
-            Exchange::Hash(_) | Exchange::Rebalance | Exchange::Gather => from.parallelism == 1,
-        };
-        same_place && from.parallelism == to.parallelism && self.plan.inputs_of(edge.to).count() == 1
-    }
-
     fn make_gates(&mut self) {
         for op in &self.plan.operators {
-            if self.plan.inputs_of(op.id).any(|edge| self.is_fused(edge)) {
+            if self.plan.inputs_of(op.id).any(|edge| self.plan.is_fused(edge)) {
                 continue;
             }
             let mut inputs = Vec::new();
@@ -236,9 +227,9 @@ impl<'a> Builder<'a> {
             table: table.to_string(),
             index,
             parallelism: op.parallelism,
-            job: self.command.job.0.clone(),
+            job: self.with.id.job.0.clone(),
             operator: op.id,
-            incarnation: self.command.incarnation.0,
+            incarnation: self.with.id.incarnation.0,
             now_ms: (self.with.clock)(),
         }
     }
@@ -348,7 +339,7 @@ impl<'a> Builder<'a> {
         let mut outs = Vec::new();
         for (position, edge) in self.plan.edges.iter().enumerate().filter(|(_, edge)| edge.from == op.id) {
             let to = self.operator(edge.to)?;
-            let target = if self.is_fused(edge) {
+            let target = if self.plan.is_fused(edge) {
                 Target::Node(Box::new(self.node(to, subtask.index, subtasks)?))
             } else {
                 Target::Exchange(self.exchange(position, edge, to, subtask))

@@ -7,7 +7,7 @@ use crate::metrics::Metered;
 use crate::state::{Origin, Root, Staged, upload};
 use crate::task::{Clock, Control, NodeSnapshot, TaskEvent};
 use ef_proto::checkpoint::SubtaskState;
-use ef_proto::ids::{Epoch, Incarnation};
+use ef_proto::ids::{DeploymentId, Epoch};
 use ef_proto::rpc::{Command, Deploy, Event};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ pub struct AgentHandle {
 }
 
 pub struct Agent {
+    id: DeploymentId,
     config: WorkerConfig,
     clock: Clock,
     /// Where the job's checkpoints lie.
@@ -37,7 +38,6 @@ pub struct Agent {
 }
 
 struct Job {
-    incarnation: Incarnation,
     started: Vec<Started>,
     running: usize,
     /// Under way; one for every subtask of a checkpoint at most.
@@ -47,13 +47,13 @@ struct Job {
 }
 
 impl Agent {
-    /// Starts the agent on the current tokio runtime. `root`: where the job's checkpoints go.
-    pub fn start(config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
+    /// Starts the agent of one deployment on the current tokio runtime. `root`: where the job's checkpoints go.
+    pub fn start(id: DeploymentId, config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
         let (commands, commands_rx) = mpsc::channel(MAILBOX);
         let (events, events_rx) = mpsc::channel(MAILBOX);
         let (tasks, tasks_rx) = mpsc::channel(MAILBOX);
         let metered = Arc::new(Mutex::new(Vec::new()));
-        let agent = Agent { config, clock, root, events, tasks, metered: metered.clone(), job: None };
+        let agent = Agent { id, config, clock, root, events, tasks, metered: metered.clone(), job: None };
         tokio::spawn(agent.run(commands_rx, tasks_rx));
         AgentHandle { commands, events: events_rx, metered }
     }
@@ -92,7 +92,7 @@ impl Agent {
                 self.abandon(epoch);
                 self.pass(Control::Abort(epoch))
             }
-            Command::Stop => self.pass(Control::Stop),
+            Command::Stop { drain } => self.pass(Control::Stop { drain }),
             Command::Cancel => {
                 if let Some(job) = &mut self.job {
                     job.leaving = true;
@@ -120,17 +120,16 @@ impl Agent {
 
     async fn deploy(&mut self, command: Deploy) -> Vec<Event> {
         let deployment = Deployment {
+            id: self.id.clone(),
             config: self.config.clone(),
             clock: self.clock.clone(),
             root: self.root.clone(),
             events: self.tasks.clone(),
         };
-        let incarnation = command.incarnation;
         match deploy(deployment, command).await {
             Ok((started, metered)) => {
                 *self.metered.lock().unwrap_or_else(PoisonError::into_inner) = metered;
-                self.job =
-                    Some(Job { incarnation, running: started.len(), started, uploads: Vec::new(), leaving: false });
+                self.job = Some(Job { running: started.len(), started, uploads: Vec::new(), leaving: false });
                 vec![Event::Running]
             }
             Err((operator, error)) => vec![Event::Failed { operator, error }, Event::Stopped],
@@ -168,7 +167,8 @@ impl Agent {
         };
         let control = job.started.iter().find(|s| s.subtasks.contains(&subtask)).map(|s| s.control.clone());
         let (root, events) = (self.root.clone(), self.events.clone());
-        let origin = Origin { operator: subtask.operator, subtask: subtask.index, incarnation: job.incarnation, epoch };
+        let origin =
+            Origin { operator: subtask.operator, subtask: subtask.index, incarnation: self.id.incarnation, epoch };
         let upload = tokio::spawn(async move {
             let sequence = staged.sequence;
             let event = match upload_boxed(root, staged, origin).await {

@@ -150,7 +150,7 @@ pub(super) fn control(node: &mut Node, message: &Control, events: &Events) -> Re
             node.uploaded(*sequence, files.clone());
         }
         // Named, so that a new message is not forgotten here: these concern the task, not its operators.
-        Control::Uploaded { .. } | Control::Trigger(_) | Control::Stop | Control::Cancel => {}
+        Control::Uploaded { .. } | Control::Trigger(_) | Control::Stop { .. } | Control::Cancel => {}
     }
     Ok(())
 }

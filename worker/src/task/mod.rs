@@ -39,8 +39,10 @@ pub enum Control {
         sequence: u64,
         files: Vec<StateFile>,
     },
-    /// Sources end their streams here; open windows do not fire.
-    Stop,
+    /// Sources end their streams here; open windows fire only if `drain`.
+    Stop {
+        drain: bool,
+    },
     /// Leave at once.
     Cancel,
 }

@@ -63,7 +63,9 @@ impl SourceTask {
             }
             match message {
                 Some(Control::Cancel) => return Exit::Cancelled,
-                Some(Control::Stop) => return self.finish(answered),
+                Some(Control::Stop { drain }) => {
+                    return if drain { self.end_of_time(answered) } else { self.finish(answered) };
+                }
                 Some(message) => {
                     if let Err(exit) = self.control(message, &mut answered) {
                         return exit;
@@ -91,14 +93,17 @@ impl SourceTask {
                     dry_since = Some((self.clock)());
                     wait = Duration::from_millis(ms.clamp(1, 10));
                 }
-                Ok(Next::Ended) => {
-                    self.outputs.metrics.watermark_ms.store(END_OF_TIME, Ordering::Relaxed);
-                    if let Err(exit) = self.outputs.watermark(END_OF_TIME) {
-                        return exit;
-                    }
-                    return self.finish(answered);
-                }
+                Ok(Next::Ended) => return self.end_of_time(answered),
             }
+        }
+    }
+
+    /// Nothing will come any more: all windows fire.
+    fn end_of_time(mut self, answered: Answered) -> Exit {
+        self.outputs.metrics.watermark_ms.store(END_OF_TIME, Ordering::Relaxed);
+        match self.outputs.watermark(END_OF_TIME) {
+            Ok(()) => self.finish(answered),
+            Err(exit) => exit,
         }
     }
 

@@ -8,6 +8,7 @@ use super::graph::{Graph, Node, NodeId, Port};
 use super::id;
 use ef_proto::connector::SinkConnector;
 use ef_proto::ids::OperatorId;
+use ef_proto::place::Constraint;
 use ef_proto::plan::{Aggregate, Edge, Exchange, Operator, OperatorKind, Output, Phase, Time, Window, WindowAggregate};
 use ef_proto::schema::{DataType, Field, Schema};
 
@@ -63,7 +64,15 @@ impl Spread<'_> {
             return;
         }
         let name = name(&node.kind, &node.schema);
-        self.operators.push(Operator { id, name, kind: node.kind.clone(), parallelism, schema: node.schema.clone() });
+        let constraint = Constraint::default();
+        self.operators.push(Operator {
+            id,
+            name,
+            kind: node.kind.clone(),
+            parallelism,
+            schema: node.schema.clone(),
+            constraint,
+        });
         for (input, ports) in node.inputs.iter().enumerate() {
             for port in ports {
                 self.connect(*port, id, input, parallelism, keys.get(input).map(Vec::as_slice));
@@ -101,7 +110,15 @@ impl Spread<'_> {
         let local = id::derived(id, "local phase");
         let schema = Schema::new(fields);
         let kind = OperatorKind::WindowAggregate(WindowAggregate { phase: Phase::Local, ..aggregate.clone() });
-        self.operators.push(Operator { id: local, name: name(&kind, &schema), kind, parallelism: fed, schema });
+        let constraint = Constraint::default();
+        self.operators.push(Operator {
+            id: local,
+            name: name(&kind, &schema),
+            kind,
+            parallelism: fed,
+            schema,
+            constraint: constraint.clone(),
+        });
         for port in &node.inputs[0] {
             self.connect(*port, local, 0, fed, None);
         }
@@ -115,7 +132,7 @@ impl Spread<'_> {
             ..aggregate.clone()
         });
         let name = name(&kind, &node.schema);
-        self.operators.push(Operator { id, name, kind, parallelism, schema: node.schema.clone() });
+        self.operators.push(Operator { id, name, kind, parallelism, schema: node.schema.clone(), constraint });
         let exchange = exchange(fed, parallelism, Some(&keys), false);
         self.edges.push(Edge { from: local, output: Output::Main, to: id, input: 0, exchange, changelog: false });
     }

@@ -5,6 +5,7 @@ use crate::expr::{Expr, ExprKind, Scalar};
 use crate::function::Builtin;
 use crate::ids::OperatorId;
 use crate::keys::hash_u64;
+use crate::place::{Constraint, Selector};
 use crate::plan::*;
 use crate::schema::{DataType, Field, Schema};
 use crate::wire::enumeration::Enumeration;
@@ -388,6 +389,10 @@ impl Generator {
                 kind: g.operator_kind(),
                 parallelism: g.bits() as u32,
                 schema: g.schema(),
+                constraint: Constraint {
+                    tier: g.option(Generator::any),
+                    selector: Selector(g.list(3, |g| (g.text(), g.text()))),
+                },
             }),
             edges: self.list(5, |g| Edge {
                 from: OperatorId(g.number()),

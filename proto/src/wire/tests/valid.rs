@@ -5,6 +5,7 @@ use crate::connector::*;
 use crate::expr::{BinaryOp, Expr, ExprKind, Scalar, UnaryOp};
 use crate::function::Builtin;
 use crate::ids::OperatorId;
+use crate::place::Constraint;
 use crate::plan::*;
 use crate::schema::{DataType, Field, OP_COLUMN, Schema, Unit};
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ fn schema(types: &[DataType]) -> Schema {
 }
 
 fn operator(id: u64, kind: OperatorKind, schema: Schema) -> Operator {
-    Operator { id: OperatorId(id), name: format!("{}({id})", kind.name()), kind, parallelism: 1, schema }
+    let name = format!("{}({id})", kind.name());
+    Operator { id: OperatorId(id), name, kind, parallelism: 1, schema, constraint: Constraint::default() }
 }
 
 fn edge(from: u64, to: u64, input: usize) -> Edge {
