@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::output::tell;
 use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
-use ef_coordinator::leader::{Job, Leader, Outcome, Progress, Request};
+use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
 use ef_proto::checkpoint::Manifest;

@@ -4,3 +4,4 @@
 pub mod leader;
 pub mod manifests;
 pub mod planner;
+pub mod solo;

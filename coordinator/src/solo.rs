@@ -1,4 +1,4 @@
-//! The leader's mailbox: agents' events in, commands and manifests out. Holds no rules: the checkpoint machine of
+//! The leader of a lone job in one process (`efctl run`): agent's events in, commands and manifests out. Holds no rules: the checkpoint machine of
 //! `ef_proto::machine` decides, the leader carries messages and executes its actions in order.
 //!
 //! One job from deployment to its end. In `efctl run` the agent is in the same process.
