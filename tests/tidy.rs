@@ -26,6 +26,8 @@ const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("config", &["error"]),
+    ("clock", &[]),
+    ("resources", &[]),
     ("metrics", &["error"]),
     ("frame", &["error"]),
     ("keys", &["error", "frame"]),
@@ -84,6 +86,8 @@ const WORKER: &[(&str, &[&str])] = &[
             "connector",
             "exchange",
             "task",
+            "clock",
+            "resources",
         ],
     ),
 ];
