@@ -32,7 +32,7 @@ impl Core {
                 Action::PutManifest(parts) => self.put(job, parts),
                 Action::Complete(epoch) => self.broadcast(job, &rpc::Command::Complete { epoch }),
                 Action::Abort { epoch, reason } => self.aborted(job, epoch, reason, now),
-                Action::FailJob { reason } => self.end(job, JobState::Failed, reason, now),
+                Action::FailJob { reason } => self.checkpoints_failed(job, reason, now),
                 Action::Retire(epochs) => drop(self.propose(Command::Retire { job: job.clone(), epochs })),
                 Action::Published(_) => {}
                 Action::Final(epoch) => self.finished(job, epoch, now),

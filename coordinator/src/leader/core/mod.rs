@@ -27,7 +27,7 @@ use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, JobId, OperatorId, WorkerId};
 use ef_proto::rpc::{Hello, Order, OrderBody, Report};
 use ef_proto::wire::generated::control::{
-    CheckpointRequest, ExplainRequest, RescaleJobRequest, RescaleJobResponse, SavepointRequest, SubmitRequest,
+    CheckpointRequest, ExplainRequest, RescaleJobRequest, SavepointRequest, SubmitRequest,
 };
 use rand::rngs::SmallRng;
 use run::Run;
@@ -71,7 +71,7 @@ pub enum Event {
     Disconnected { worker: WorkerId, session: SessionId },
     Request { id: RequestId, request: Request },
     /// A submission has been planned and checked, and what it starts from is in its place.
-    Planned { id: RequestId, submitted: Box<Submitted>, response: Response },
+    Planned { id: RequestId, dry_run: bool, submitted: Box<Submitted>, response: Response },
     /// The answer to [`Effect::Replan`].
     Replanned { id: RequestId, job: JobId, dry_run: bool, replan: Box<Replan> },
     /// A manifest is in the store, or is not.
@@ -177,7 +177,8 @@ impl Core {
             Event::Report { worker, session, report } => self.report(worker, session, report, now),
             Event::Disconnected { worker, session } => self.workers.disconnected(&worker, session, now),
             Event::Request { id, request } => self.request(id, request, now),
-            Event::Planned { id, submitted, response } => self.planned(id, *submitted, response),
+            Event::Planned { id, dry_run: true, response, .. } => self.reply(id, Ok(response)),
+            Event::Planned { id, submitted, response, .. } => self.planned(id, *submitted, response),
             Event::Replanned { id, job, dry_run, replan } => self.replanned(id, &job, dry_run, *replan, now),
             Event::Stored { job, epoch, result } => self.stored(&job, epoch, result, now),
             Event::Loaded { job, epoch, result } => self.loaded(&job, epoch, result, now),
@@ -274,6 +275,3 @@ impl Core {
         }
     }
 }
-
-/// For dry runs: what a rescale would do.
-pub(crate) type Rescaled = RescaleJobResponse;

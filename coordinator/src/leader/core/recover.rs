@@ -7,7 +7,7 @@ use crate::meta::{Command, JobState};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::error::Error;
 use ef_proto::ids::{DeploymentId, Epoch, JobId, SubtaskId, WorkerId};
-use ef_proto::job_config::{self, Restarts};
+use ef_proto::job_config::{JobConfig, Restarts};
 use ef_proto::machine::checkpoint::{Checkpoints, Event as Step};
 use ef_proto::plan::Plan;
 use ef_proto::rpc::{self, Event, Held, OrderBody, Phase};
@@ -25,16 +25,16 @@ impl Core {
     /// Takes a job under this leader's wing: after its submission, or when this process has just become leader.
     pub(super) fn adopt(&mut self, id: &JobId, now: u64) {
         let Some(job) = self.meta.jobs.get(id) else { return };
-        let parsed = Plan::decode(&job.plan).and_then(|plan| {
-            let config = job_config::checkpoints(&plan.config, Some(CHECKPOINT_INTERVAL_DEFAULT_MS))?;
-            let restarts = Restarts::of(&plan.config)?;
-            Ok((plan, config, restarts))
+        let parsed = Plan::decode(&job.plan).map_err(|error| error.message).and_then(|plan| {
+            let config = JobConfig::parse(&plan.config).map_err(|error| error.to_string())?;
+            let checkpoints = config.checkpoints.config(Some(CHECKPOINT_INTERVAL_DEFAULT_MS));
+            Ok((plan, checkpoints, Restarts::new(config.restart)))
         });
         let (plan, config, restarts) = match parsed {
             Ok(parsed) => parsed,
             // It was checked at the submission; a newer version has written it.
             Err(error) => {
-                let reason = format!("its plan cannot be read: {}", error.message);
+                let reason = format!("its plan cannot be read: {error}");
                 let state = JobState::Failed;
                 self.propose(Command::State { job: id.clone(), at_ms: now, state, reason });
                 return;
@@ -191,47 +191,62 @@ impl Core {
             let (state, reason) = (JobState::Running, String::new());
             self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
         }
-        if let Some(run) = self.runs.get_mut(job) {
-            run.restarts.running(now);
-        }
         self.step_machine(job, Step::Running, now);
     }
 
     /// A region is lost: its tasks leave, and start again from the newest completed checkpoint after a while.
     pub(super) fn region_failed(&mut self, job: &JobId, number: u32, cause: String, now: u64) {
+        self.regions_failed(job, &[number], cause, now);
+    }
+
+    fn regions_failed(&mut self, job: &JobId, numbers: &[u32], cause: String, now: u64) {
         let chance: f64 = self.chance.random();
-        let Some(run) = self.runs.get_mut(job) else { return };
-        let Some(region) = run.regions.get_mut(number as usize) else { return };
-        if matches!(region.phase, RegionPhase::Waiting { .. }) || run.ending {
+        let Some(run) = self.runs.get_mut(job).filter(|run| !run.ending) else { return };
+        let deployed = |number: &&u32| {
+            let region = run.regions.get(**number as usize);
+            region.is_some_and(|region| !matches!(region.phase, RegionPhase::Waiting { .. }))
+        };
+        let regions: Vec<u32> = numbers.iter().filter(deployed).copied().collect();
+        if regions.is_empty() {
             return;
         }
-        region.phase = RegionPhase::Waiting { from_ms: u64::MAX }; // until it is known whether it may
-        let deployment = region.deployment.take();
-        let workers: Vec<WorkerId> = region.workers.keys().cloned().collect();
-        region.workers.clear();
         let delay = run.restarts.next(now, chance);
-        let subtasks: Vec<SubtaskId> = run.subtasks(Some(number)).into_iter().collect();
-        for subtask in &subtasks {
-            run.loads.remove(subtask);
-        }
-        if let Some(delay_ms) = delay {
-            run.regions[number as usize].phase = RegionPhase::Waiting { from_ms: now + delay_ms };
+        let from_ms = delay.map_or(u64::MAX, |delay_ms| now + delay_ms);
+        let mut leaving = Vec::new();
+        let mut subtasks = Vec::new();
+        for number in &regions {
+            let of_region = run.subtasks(Some(*number));
+            of_region.iter().for_each(|subtask| drop(run.loads.remove(subtask)));
+            subtasks.extend(of_region);
+            let region = &mut run.regions[*number as usize];
+            region.phase = RegionPhase::Waiting { from_ms };
+            let deployment = region.deployment.take();
+            let workers = std::mem::take(&mut region.workers).into_keys();
+            leaving.extend(workers.filter_map(|worker| Some((worker, deployment.clone()?))));
         }
         if !self.config.skip_fence {
-            for worker in workers {
-                if let Some(deployment) = deployment.clone() {
-                    self.send(&worker, OrderBody::Command { deployment, command: rpc::Command::Cancel });
-                }
+            for (worker, deployment) in leaving {
+                self.send(&worker, OrderBody::Command { deployment, command: rpc::Command::Cancel });
             }
         }
         self.step_machine(job, Step::Restarting { subtasks, reason: cause.clone() }, now);
         match delay {
             Some(delay_ms) => {
-                let regions = vec![number];
                 self.propose(Command::Restart { job: job.clone(), at_ms: now, regions, cause, delay_ms });
             }
             None => self.end(job, JobState::Failed, cause, now),
         }
+    }
+
+    /// Too many checkpoints have failed in a row: the whole job starts again, with a fresh count.
+    pub(super) fn checkpoints_failed(&mut self, job: &JobId, cause: String, now: u64) {
+        let Some(run) = self.runs.get_mut(job) else { return };
+        let Some(meta) = self.meta.jobs.get(job) else { return };
+        let (all, sinks) = (run.subtasks(None), sinks(&run.plan));
+        let machine = Checkpoints::new(run.config.clone(), all, sinks, Some(run.machine.last()));
+        run.machine = machine.retaining(meta.checkpoints.iter().map(|record| record.epoch)).paused();
+        let regions: Vec<u32> = (0..run.tasks.regions).collect();
+        self.regions_failed(job, &regions, cause, now);
     }
 
     pub(super) fn tick_job(&mut self, job: &JobId, now: u64) {

@@ -51,15 +51,18 @@ impl Core {
         let (rows_in, rows_out) = run.map(Run::rows).unwrap_or_default();
         let rates = run.map(|run| run.rates).unwrap_or_default();
         let workers: BTreeSet<&WorkerId> = job.regions.values().flat_map(|region| region.slots.keys()).collect();
-        let plan = Plan::decode(&job.plan).ok();
-        let widest = plan.map_or(0, |plan| plan.operators.iter().map(|op| op.parallelism).max().unwrap_or(0));
+        let widest = |plan: &Plan| plan.operators.iter().map(|op| op.parallelism).max().unwrap_or(0);
+        let parallelism = match run {
+            Some(run) => widest(&run.plan),
+            None => Plan::decode(&job.plan).map_or(0, |plan| widest(&plan)),
+        };
         let running = job.state == JobState::Running && !job.state.has_ended();
         Job {
             id: job.id.0.clone(),
             name: job.name.clone(),
             state: job.state.name().into(),
             reason: job.reason.clone(),
-            parallelism: widest,
+            parallelism,
             submitted_at_ms: job.submitted_at_ms,
             since_ms: job.since_ms,
             ended_at_ms: if job.state.has_ended() { job.since_ms } else { 0 },
