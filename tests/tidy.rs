@@ -21,7 +21,8 @@ const PROTO: &[(&str, &[&str])] = &[
 const STORE: &[(&str, &[&str])] =
     &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
 
-const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
+const COORDINATOR: &[(&str, &[&str])] =
+    &[("planner", &[]), ("manifests", &[]), ("raft", &[]), ("leader", &["planner", "manifests"])];
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),

@@ -4,4 +4,5 @@
 pub mod leader;
 pub mod manifests;
 pub mod planner;
+pub mod raft;
 pub mod solo;
