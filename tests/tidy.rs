@@ -24,10 +24,13 @@ const STORE: &[(&str, &[&str])] =
     &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
 
 const COORDINATOR: &[(&str, &[&str])] = &[
+    ("meta", &[]),
     ("planner", &[]),
     ("scheduler", &[]),
+    ("raft", &[]),
     ("manifests", &[]),
-    ("leader", &["planner", "scheduler", "manifests"]),
+    ("solo", &["planner", "manifests"]),
+    ("leader", &["meta", "planner", "scheduler", "raft", "manifests"]),
 ];
 
 const WORKER: &[(&str, &[&str])] = &[
