@@ -19,7 +19,7 @@ const PROTO: &[(&str, &[&str])] = &[
 ];
 
 const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+    &[("describe", &[]), ("copy", &["describe"]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
 
 const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
 
