@@ -21,7 +21,7 @@ const PROTO: &[(&str, &[&str])] = &[
 ];
 
 const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+    &[("describe", &[]), ("copy", &["describe"]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
 
 const COORDINATOR: &[(&str, &[&str])] = &[
     ("meta", &[]),
