@@ -159,7 +159,8 @@ impl Node {
     }
 
     pub fn abort(&mut self, epoch: Epoch) {
-        self.unconfirmed.retain(|(e, _)| *e != epoch);
+        // Those before it that have not completed by now never will.
+        self.unconfirmed.retain(|(e, _)| *e > epoch);
     }
 
     pub fn uploaded(&mut self, sequence: u64, files: Vec<StateFile>) {
