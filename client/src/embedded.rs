@@ -5,9 +5,9 @@ use crate::clock::Clock;
 use crate::output::tell;
 use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
-use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
+use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::{DeploymentId, JobId};
 use ef_proto::machine::checkpoint::Config;
@@ -229,11 +229,11 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         Some(bytes) => bytes,
         None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
     };
-    let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
+    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };
-    let agent = Agent::start(deployment, worker, Arc::new(move || time.now_ms()), root);
+    let agent = Agent::start(deployment, worker, Arc::new(move || time.now_ms()), root, None);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     // First the list: a deposed process may still add to it, and what is retained has epochs up to the highest.
     let retained = manifests.list().await.map_err(|e| e.message)?;

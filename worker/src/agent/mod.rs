@@ -3,5 +3,7 @@
 
 mod deploy;
 mod run;
+mod scratch;
+mod wiring;
 
 pub use run::{Agent, AgentHandle};

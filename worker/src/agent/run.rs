@@ -3,6 +3,7 @@
 use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error, Result};
+use crate::exchange::Exchange;
 use crate::metrics::Metered;
 use crate::state::{Origin, Root, Staged, upload};
 use crate::task::{Clock, Control, NodeSnapshot, TaskEvent};
@@ -31,6 +32,8 @@ pub struct Agent {
     clock: Clock,
     /// Where the job's checkpoints lie.
     root: Root,
+    /// The way to other workers; None: there are none.
+    exchange: Option<Arc<Exchange>>,
     events: mpsc::Sender<Event>,
     tasks: mpsc::Sender<TaskEvent>,
     metered: Arc<Mutex<Vec<Metered>>>,
@@ -48,12 +51,18 @@ struct Job {
 
 impl Agent {
     /// Starts the agent of one deployment on the current tokio runtime. `root`: where the job's checkpoints go.
-    pub fn start(id: DeploymentId, config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
+    pub fn start(
+        id: DeploymentId,
+        config: WorkerConfig,
+        clock: Clock,
+        root: Root,
+        exchange: Option<Arc<Exchange>>,
+    ) -> AgentHandle {
         let (commands, commands_rx) = mpsc::channel(MAILBOX);
         let (events, events_rx) = mpsc::channel(MAILBOX);
         let (tasks, tasks_rx) = mpsc::channel(MAILBOX);
         let metered = Arc::new(Mutex::new(Vec::new()));
-        let agent = Agent { id, config, clock, root, events, tasks, metered: metered.clone(), job: None };
+        let agent = Agent { id, config, clock, root, exchange, events, tasks, metered: metered.clone(), job: None };
         tokio::spawn(agent.run(commands_rx, tasks_rx));
         AgentHandle { commands, events: events_rx, metered }
     }
@@ -124,6 +133,7 @@ impl Agent {
             config: self.config.clone(),
             clock: self.clock.clone(),
             root: self.root.clone(),
+            exchange: self.exchange.clone(),
             events: self.tasks.clone(),
         };
         match deploy(deployment, command).await {

@@ -206,7 +206,8 @@ impl Shape<'_> {
         if batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
             return Err("a batch with views".into());
         }
-        let nodes: Vec<_> = batch.nodes().into_iter().flatten().map(|node| (node.length(), node.null_count())).collect();
+        let nodes: Vec<_> =
+            batch.nodes().into_iter().flatten().map(|node| (node.length(), node.null_count())).collect();
         let buffers: Vec<_> = batch.buffers().into_iter().flatten().map(|b| (b.offset(), b.length())).collect();
         let compressed = batch.compression().is_some();
         let mut shape =

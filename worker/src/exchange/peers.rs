@@ -3,7 +3,6 @@
 use super::service::Timing;
 use crate::error::{Code, Context, Error, Result};
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -4,8 +4,8 @@
 //! an older incarnation is refused: what it carries belongs to a past that the job was taken back from.
 
 use super::inlet::Inlet;
-use arrow_schema::SchemaRef;
 use crate::error::{Code, Error, Result};
+use arrow_schema::SchemaRef;
 use ef_proto::ids::{DeploymentId, Incarnation, JobId, OperatorId, SubtaskId};
 use ef_proto::wire::generated::exchange::Open;
 use std::collections::HashMap;

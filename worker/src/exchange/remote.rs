@@ -3,11 +3,11 @@
 //! One for the process, shared by all deployments. Plain HTTP/2, for networks that are trusted.
 
 use super::codec::Encoder;
+use super::dial;
 use super::outlet::{MESSAGE_BYTES_MAX, Outlet, Remote};
 use super::peers::Peers;
 use super::registry::{Inbound, Registration, Registry};
 use super::service::{Service, Timing};
-use super::dial;
 use crate::config::CHANNEL_CREDIT_BYTES;
 use crate::error::{Context, Result};
 use ef_proto::ids::{DeploymentId, SubtaskId};

@@ -13,6 +13,7 @@ const REFERENCE: &str = "env:NAME or file:PATH; a secret itself does not belong 
 
 /// Every key with the check of its value.
 const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
+    ("exchange.compression", is_compression, "'auto', 'none', 'lz4' or 'zstd'"),
     ("execution.checkpointing.interval", is_duration, DURATION),
     ("execution.checkpointing.min-pause", is_duration, DURATION),
     ("execution.checkpointing.timeout", is_duration, DURATION),
@@ -131,6 +132,10 @@ fn is_backend(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
 }
 
+fn is_compression(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "auto" | "none" | "lz4" | "zstd")
+}
+
 fn is_enforcer(text: &str) -> bool {
     matches!(text.to_ascii_uppercase().as_str(), "ERROR" | "DROP")
 }
@@ -148,7 +153,7 @@ fn is_memory(text: &str) -> bool {
 pub fn normalised(config: BTreeMap<String, Setting>) -> BTreeMap<String, String> {
     let value = |key: &str, value: String| match (key, value.trim().to_ascii_lowercase().as_str()) {
         ("state.backend", "hashmap") => "memory".to_string(),
-        ("state.backend", backend) => backend.to_string(),
+        ("state.backend" | "exchange.compression", name) => name.to_string(),
         _ => value.trim().to_string(),
     };
     config.into_iter().map(|(key, setting)| (key.clone(), value(&key, setting.value))).collect()
