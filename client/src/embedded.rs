@@ -228,7 +228,7 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         Some(bytes) => bytes,
         None => config::memory_bytes(None, resources::machine_memory_bytes()).map_err(|e| e.message)?,
     };
-    let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
+    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };

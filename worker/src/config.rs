@@ -16,6 +16,8 @@ pub const CHANNEL_CREDIT_BYTES: usize = 4 << 20;
 pub struct WorkerConfig {
     /// For state: hot tables, RocksDB's caches and memtables. Not for code, Arrow batches in flight and libraries.
     pub memory_bytes: u64,
+    /// Shares that the memory is divided into; a deployment has as many as it takes slots.
+    pub slots: u32,
     /// Scratch space of this process alone: live RocksDB directories, staged snapshots. Wiped at the start.
     pub work_dir: PathBuf,
     /// Negative control of the tests: sinks publish before their checkpoint has completed.

@@ -8,6 +8,7 @@ use ef_proto::rpc::Hello;
 use ef_worker::agent::{Home, Host, Logs, check_id, nonce};
 use ef_worker::clock::Clock;
 use ef_worker::error::{Context, Error, Result};
+use ef_worker::exchange::Exchange;
 use ef_worker::{config, resources};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -125,10 +126,7 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
     let left = runtime.block_on(async {
         // First of all: a signal that comes while the worker starts is heard too.
         let shutdown = shutdown()?;
-        // The exchange: `Exchange::start(args.data_listen)` goes here, into `Host`; its `local_addr` is where it listens.
-        let listener = std::net::TcpListener::bind(args.data_listen);
-        let listener = listener.unavailable(|| format!("cannot listen at --data-listen {}", args.data_listen))?;
-        let listens = listener.local_addr().unavailable(|| "cannot tell where the exchange listens".into())?;
+        let exchange = Exchange::start(args.data_listen)?;
         let worker = match args.id {
             Some(id) => WorkerId(id),
             None => home.id()?,
@@ -142,7 +140,7 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
             labels: args.label.into_iter().collect::<BTreeMap<_, _>>(),
             slots: args.slots.unwrap_or(cores),
             memory_bytes,
-            data_address: config::data_address(args.data_address.as_deref(), listens)?,
+            data_address: config::data_address(args.data_address.as_deref(), exchange.local_addr())?,
             term: 0,
             deployments: Vec::new(),
         };
@@ -150,7 +148,7 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
         tracing::info!(worker = %worker, slots = identity.slots, memory_bytes, "dialling {}", args.coordinator.join(", "));
         let time = clock.clone();
         let task_clock = Arc::new(move || time.now_ms());
-        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs };
+        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs, exchange };
         host.run(&mut || say(&line), shutdown).await
     })?;
     // Uploads and downloads that nobody waits for any more.

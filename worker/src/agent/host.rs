@@ -15,12 +15,12 @@ use super::session::{self, Action, Session};
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error, Result};
+use crate::exchange::Exchange;
 use crate::metrics::Metered;
 use crate::{resources, task};
 use ef_proto::ids::DeploymentId;
 use ef_proto::rpc::{self, Command, Deploy, Hello, Load, Report};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,8 @@ pub struct Host {
     /// The same time, for the tasks.
     pub task_clock: task::Clock,
     pub logs: Logs,
-    // The worker's exchange goes here, and from here to `Means` in `Run::start`.
+    /// Listens at the identity's data address.
+    pub exchange: Arc<Exchange>,
 }
 
 impl Host {
@@ -112,7 +113,6 @@ struct Running {
     number: u64,
     commands: mpsc::Sender<Command>,
     metered: Arc<Mutex<Vec<Metered>>>,
-    work: PathBuf,
 }
 
 /// Of the agent of this number. None: it has ended.
@@ -120,10 +120,9 @@ type AgentEvent = (u64, DeploymentId, Option<rpc::Event>);
 
 struct Run<'a> {
     home: Arc<Home>,
-    memory_bytes: u64,
-    slots: u32,
+    /// What each agent is given.
+    means: Means,
     clock: Arc<Clock>,
-    task_clock: task::Clock,
     logs: Logs,
     session: Session,
     agents: BTreeMap<DeploymentId, Running>,
@@ -144,15 +143,19 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(host: Host, events: mpsc::Sender<AgentEvent>, ready: &'a mut (dyn FnMut() + Send)) -> Run<'a> {
-        let Host { home, identity, coordinators: _, clock, task_clock, logs } = host;
-        Run {
-            home: Arc::new(home),
+        let Host { home, identity, coordinators: _, clock, task_clock, logs, exchange } = host;
+        let config = WorkerConfig {
             memory_bytes: identity.memory_bytes,
             slots: identity.slots,
+            work_dir: home.work.clone(),
+            commit_early: false,
+        };
+        Run {
+            home: Arc::new(home),
+            means: Means { config, clock: task_clock, root: None, exchange: Some(exchange) },
             session: Session::new(identity),
             used: (resources::usage().cpu_seconds, clock.steady_ms()),
             clock,
-            task_clock,
             logs,
             agents: BTreeMap::new(),
             started: 0,
@@ -335,19 +338,9 @@ impl<'a> Run<'a> {
     fn start(&mut self, id: DeploymentId, deploy: Box<Deploy>) -> Option<session::Event> {
         self.started += 1;
         let number = self.started;
-        // The job's name is for people who look; the number makes it unique.
-        let job: String = id.job.0.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
-        let work = self.home.work.join(format!("{number}-{job}-{}-{}", id.region, id.incarnation));
-        let slots = u64::from(self.slots.max(1));
-        let config = WorkerConfig {
-            memory_bytes: self.memory_bytes / slots * u64::from(deploy.slots).clamp(1, slots),
-            work_dir: work.clone(),
-            commit_early: false,
-        };
         let (region, incarnation) = (id.region, id.incarnation);
-        tracing::info!(job = %id.job, region, %incarnation, memory_bytes = config.memory_bytes, "a deployment starts");
-        let means = Means { config, clock: self.task_clock.clone(), root: None };
-        let mut agent = Agent::start_with(id.clone(), means);
+        tracing::info!(job = %id.job, region, %incarnation, slots = deploy.slots, "a deployment starts");
+        let mut agent = Agent::start_with(id.clone(), self.means.clone());
         let (events, of) = (self.events.clone(), id.clone());
         tokio::spawn(async move {
             while let Some(event) = agent.events.recv().await {
@@ -359,7 +352,7 @@ impl<'a> Run<'a> {
             let _ = events.send((number, of, None)).await;
         });
         let (commands, metered) = (agent.commands, agent.metered);
-        self.agents.insert(id.clone(), Running { number, commands, metered, work });
+        self.agents.insert(id.clone(), Running { number, commands, metered });
         self.command(id, Command::Deploy(deploy))
     }
 
@@ -376,15 +369,9 @@ impl<'a> Run<'a> {
 
     fn drop_agent(&mut self, id: &DeploymentId) {
         // None: it was lost, and dropped then.
-        let Some(Running { work, .. }) = self.agents.remove(id) else { return };
-        tracing::info!(job = %id.job, region = id.region, incarnation = %id.incarnation, "a deployment has gone");
-        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&work) {
-            // What stays behind is removed at the next start.
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!("cannot remove `{}`: {e}", work.display());
-            }
-            _ => {}
-        });
+        if self.agents.remove(id).is_some() {
+            tracing::info!(job = %id.job, region = id.region, incarnation = %id.incarnation, "a deployment has gone");
+        }
     }
 
     async fn agent(&mut self, (number, deployment, event): AgentEvent) {

@@ -8,7 +8,9 @@ mod host;
 mod link;
 mod logs;
 mod run;
+mod scratch;
 mod session;
+mod wiring;
 
 pub use home::{Home, check_id, nonce};
 pub use host::Host;

@@ -7,6 +7,7 @@
 use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error, Result};
+use crate::exchange::Exchange;
 use crate::metrics::Metered;
 use crate::state::{Origin, Root, Staged, upload};
 use crate::task::{Clock, Control, NodeSnapshot, TaskEvent};
@@ -39,7 +40,8 @@ pub struct Means {
     pub clock: Clock,
     /// Where the job's checkpoints lie. None: in `jobs/<job>` of the place that its `Deploy` names.
     pub root: Option<Root>,
-    // The worker's exchange, which all of its deployments share, goes here: `deployment` below hands it on.
+    /// The way to other workers, which all deployments share; None: there are none.
+    pub exchange: Option<Arc<Exchange>>,
 }
 
 pub struct Agent {
@@ -79,7 +81,7 @@ type Failed = (OperatorId, Error);
 impl Agent {
     /// Starts the agent of one deployment on the current tokio runtime. `root`: where the job's checkpoints go.
     pub fn start(id: DeploymentId, config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
-        Agent::start_with(id, Means { config, clock, root: Some(root) })
+        Agent::start_with(id, Means { config, clock, root: Some(root), exchange: None })
     }
 
     pub fn start_with(id: DeploymentId, means: Means) -> AgentHandle {
@@ -261,8 +263,8 @@ impl Agent {
 
 /// All that a deployment is given, in one place.
 fn deployment(id: DeploymentId, means: Means, root: Root, events: mpsc::Sender<TaskEvent>) -> Deployment {
-    let Means { config, clock, root: _ } = means;
-    Deployment { id, config, clock, root, events }
+    let Means { config, clock, root: _, exchange } = means;
+    Deployment { id, config, clock, root, exchange, events }
 }
 
 /// The place of a job's checkpoints, as the coordinator named it.
@@ -288,13 +290,13 @@ async fn starting(stage: &mut Stage) -> std::result::Result<Deployed, Failed> {
 }
 
 fn leave(started: &[Started]) {
-    started.iter().for_each(|started| started.control.leave(Control::Cancel));
+    started.iter().for_each(|started| started.control.leave());
 }
 
 /// A task whose agent has no use for it, or has lost it, must not run on.
 impl Drop for Started {
     fn drop(&mut self) {
-        self.control.leave(Control::Cancel);
+        self.control.leave();
     }
 }
 

@@ -1,6 +1,6 @@
 //! A task that reads from other tasks: merge watermarks, align barriers, run the tree.
 
-use super::node::Node;
+use super::node::{Node, failed};
 use super::source::snapshot_into;
 use super::{Clock, Control, Events, Exit, TaskEvent};
 use crate::barrier::{Alignment, Step};
@@ -53,6 +53,7 @@ impl GatedTask {
                     Ok(())
                 }
                 Received::Control(message) => self.control(&message),
+                Received::Failed(error) => Err(failed(self.root.subtask, &self.root.name, error)),
                 Received::Timeout => Ok(()),
                 Received::Frame(channel, frame) => {
                     self.frame(channel, frame, now_ms, &mut alignment, &mut merge, &mut answered)
@@ -223,7 +224,8 @@ pub(super) fn linger(
                 act(Linger::Control(Control::Abort(epoch)))
             }
             Received::Control(message) => act(Linger::Control(message)),
-            Received::Timeout | Received::Frame(..) => Ok(()),
+            // Nothing can break any more: all inputs have ended.
+            Received::Timeout | Received::Frame(..) | Received::Failed(_) => Ok(()),
         };
         if let Err(exit) = step {
             return exit;

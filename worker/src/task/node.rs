@@ -1,7 +1,7 @@
 //! One operator in a task's tree, with its store and its outputs: passes batches, watermarks, barriers and the end
 //! through itself and then to all below it.
 
-use super::outputs::{CLOSED, Outputs};
+use super::outputs::Outputs;
 use super::{Control, Exit, NodeSnapshot};
 use crate::connector::{CommitPermit, Sink};
 use crate::error::{Code, Error, Result};
@@ -216,22 +216,22 @@ fn count_dropped(operator: &dyn Operator, metrics: &OperatorMetrics) {
     metrics.null_time_rows.store(operator.null_time_rows(), Ordering::Relaxed);
 }
 
-/// Names the operator in front of the message; a neighbour that left is no failure of ours.
+/// Names the operator in front of the message.
 pub(super) fn failed(subtask: SubtaskId, name: &str, error: Error) -> Exit {
-    if error.message == CLOSED {
-        return Exit::Cancelled;
+    match Exit::of(subtask.operator, error) {
+        // An error that comes up from an operator below has been named there.
+        Exit::Failed(operator, error) if !error.message.starts_with("in ") => {
+            Exit::Failed(operator, Error::new(error.code, format!("in {name}: {}", error.message)))
+        }
+        exit => exit,
     }
-    // An error that comes up from an operator below has been named there.
-    let message =
-        if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
-    Exit::Failed(subtask.operator, Error::new(error.code, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::outputs::{ExchangeOutput, Out, Target};
     use super::*;
-    use crate::exchange::{Received, gate};
+    use crate::exchange::{Channel, Received, gate};
     use crate::frame::Frame;
     use crate::state::MemoryStore;
     use arrow_array::RecordBatchOptions;
@@ -257,9 +257,10 @@ mod tests {
     #[test]
     fn what_an_operator_has_gathered_leaves_before_word_that_its_input_is_idle() {
         let gate = gate(1, 1 << 20);
-        let target = Target::Exchange(ExchangeOutput::One(gate.sender(0)));
+        let target = Target::Exchange(ExchangeOutput::One(Channel::Local(gate.sender(0))));
         let metrics = crate::metrics::OperatorMetrics::new();
-        let outputs = Outputs { outs: vec![Out { output: Output::Main, target }], metrics, now_ms: 0 };
+        let outs = vec![Out { output: Output::Main, target }];
+        let outputs = Outputs { operator: OperatorId(1), outs, metrics, now_ms: 0 };
         let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
         let store = Box::new(MemoryStore::new(String::new(), 0..0));
         let body = Body::Operator(Box::new(Gathers(None)));
@@ -294,7 +295,7 @@ mod tests {
             let metrics = crate::metrics::OperatorMetrics::new();
             let subtask = SubtaskId { operator: OperatorId(number), index: 0 };
             let store = Box::new(MemoryStore::new(String::new(), 0..0));
-            Node::new(subtask, "node".into(), body, store, Outputs { outs, metrics, now_ms: 0 }, 1 << 20)
+            Node::new(subtask, "node".into(), body, store, Outputs { operator: OperatorId(number), outs, metrics, now_ms: 0 }, 1 << 20)
         };
         let mut below = node(2, Body::Operator(Box::new(Gathers(None))), vec![]);
         below.heed(&gate);

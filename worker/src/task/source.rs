@@ -61,7 +61,8 @@ impl SourceTask {
             } else {
                 match self.gate.receive(&|_| true, wait) {
                     Received::Control(message) => Some(message),
-                    Received::Frame(..) | Received::Timeout => None,
+                    // A source's gate has no channels.
+                    Received::Frame(..) | Received::Failed(_) | Received::Timeout => None,
                 }
             };
             let now_ms = (self.clock)();
