@@ -6,8 +6,5 @@ pub mod manifests;
 pub mod meta;
 pub mod planner;
 pub mod raft;
-<<<<<<< HEAD
 pub mod scheduler;
-=======
->>>>>>> raft
 pub mod solo;

@@ -59,13 +59,12 @@ pub async fn load(location: &str, options: &Options) -> Result<(Root, Manifest)>
         )
     };
     let root = open(place, options)?.ok_or_else(|| missing(&format!("`{place}`")))?;
-    let newest = async {
-        let epochs = root.names("chk").await?.into_iter().filter_map(|name| path::manifest_epoch(&name));
-        epochs.max().ok_or_else(|| missing(&format!("a checkpoint below `{place}`")))
-    };
     let epoch: Epoch = match epoch {
         Some(epoch) => epoch,
-        None => newest.await?,
+        None => {
+            let epochs = root.names("chk").await?.into_iter().filter_map(|name| path::manifest_epoch(&name));
+            epochs.max().ok_or_else(|| missing(&format!("a checkpoint below `{place}`")))?
+        }
     };
     let name = path::manifest(epoch);
     let shown = format!("{}/{name}", place.trim_end_matches('/'));
