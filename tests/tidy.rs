@@ -17,18 +17,17 @@ const PROTO: &[(&str, &[&str])] = &[
     ("rpc", &["ids", "place", "schema", "keys", "expr", "connector", "plan", "checkpoint", "error"]),
     ("machine", &["ids", "keys", "checkpoint", "error"]),
     ("job_config", &["place", "connector", "machine"]),
-    ("wire", &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
+    (
+        "wire",
+        &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"],
+    ),
 ];
 
 const STORE: &[(&str, &[&str])] =
     &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
 
-const COORDINATOR: &[(&str, &[&str])] = &[
-    ("planner", &[]),
-    ("scheduler", &[]),
-    ("manifests", &[]),
-    ("leader", &["planner", "scheduler", "manifests"]),
-];
+const COORDINATOR: &[(&str, &[&str])] =
+    &[("planner", &[]), ("scheduler", &[]), ("manifests", &[]), ("leader", &["planner", "scheduler", "manifests"])];
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),

@@ -1,5 +1,5 @@
-//! EdgeFlow's JobManager: plans SQL into an operator graph, places it on workers, keeps the manifests of its checkpoints, and leads the job.
-//! Knows no rows: what a worker runs is an `ef_proto::plan::Plan`.
+//! EdgeFlow's JobManager: plans SQL into an operator graph, places it on workers, keeps the manifests of its checkpoints,
+//! and leads the job. Knows no rows: what a worker runs is an `ef_proto::plan::Plan`.
 
 pub mod leader;
 pub mod manifests;
