@@ -17,7 +17,10 @@ const PROTO: &[(&str, &[&str])] = &[
     ("rpc", &["ids", "place", "schema", "keys", "expr", "connector", "plan", "checkpoint", "error"]),
     ("machine", &["ids", "keys", "checkpoint", "error"]),
     ("job_config", &["place", "connector", "machine"]),
-    ("wire", &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
+    (
+        "wire",
+        &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"],
+    ),
 ];
 
 const STORE: &[(&str, &[&str])] =
