@@ -39,6 +39,8 @@ const COORDINATOR: &[(&str, &[&str])] = &[
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("config", &["error"]),
+    ("clock", &[]),
+    ("resources", &[]),
     ("metrics", &["error"]),
     ("frame", &["error"]),
     ("keys", &["error", "frame"]),
@@ -97,6 +99,8 @@ const WORKER: &[(&str, &[&str])] = &[
             "connector",
             "exchange",
             "task",
+            "clock",
+            "resources",
         ],
     ),
 ];

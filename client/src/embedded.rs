@@ -1,9 +1,7 @@
 //! A coordinator and a worker in this process: the embedded default of `efctl run`. The same leader, agent, tasks
 //! and checkpoint machine as in a cluster; only the channel between leader and agent is shorter.
 
-use crate::clock::Clock;
 use crate::output::tell;
-use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
 use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
@@ -16,9 +14,12 @@ use ef_proto::plan::{OperatorKind, Plan};
 use ef_proto::rpc::Command;
 use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
-use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
+use ef_worker::clock::Clock;
+pub use ef_worker::config::MEMORY_BYTES_MIN;
+use ef_worker::config::{self, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
+use ef_worker::resources;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -108,9 +109,6 @@ pub fn run(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, St
 
 /// Names of work directories in a state directory. Hidden and ours: what is named so and left over is removed.
 const WORK_PREFIX: &str = ".edgeflow-work-";
-
-/// The least memory that a job is let start with.
-pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 /// Directories of one run; temporary ones go with the value.
 struct Directories {
@@ -228,7 +226,7 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let config = checkpoint_config(&plan, state_dir.is_some())?;
     let memory = match memory_bytes.or(set_memory(&plan)?) {
         Some(bytes) => bytes,
-        None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
+        None => config::memory_bytes(None, resources::machine_memory_bytes()).map_err(|e| e.message)?,
     };
     let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
