@@ -27,11 +27,8 @@ fn submit() -> SubmitRequest {
     SubmitRequest { name: "pumps".into(), ..SubmitRequest::default() }
 }
 
-/// A URL at which nobody listens: the port was free a moment ago.
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("bound"))
-}
+/// A URL at which nobody listens: a port that the system never gives out, of a service that is long gone.
+const NOBODY: &str = "http://127.0.0.1:1";
 
 #[tokio::test]
 async fn other_machines_are_refused_without_encryption_unless_told_otherwise() {
@@ -54,16 +51,15 @@ async fn errors_of_the_coordinator_arrive_as_they_were_made() {
 
 #[tokio::test]
 async fn a_coordinator_that_is_not_there_is_named() {
-    let url = nobody();
-    let error = Client::connect(&url, false).expect("a URL").submit(submit()).await.expect_err("nobody listens");
-    assert!(is_unreachable(&error) && error.message.contains(&url) && error.message.contains("refused"), "{error}");
+    let error = Client::connect(NOBODY, false).expect("a URL").submit(submit()).await.expect_err("nobody listens");
+    assert!(is_unreachable(&error) && error.message.contains(NOBODY) && error.message.contains("refused"), "{error}");
 }
 
 #[tokio::test]
 async fn calls_go_to_the_coordinator_that_is_there_and_leads() {
     let (follower, leader) = (Fake::start(pumps), Fake::start(pumps));
     follower.change(|world| world.failures.push_back(not_leader()));
-    let urls = format!("{},{},{}", nobody(), follower.url, leader.url);
+    let urls = format!("{},{},{}", NOBODY, follower.url, leader.url);
     let client = Client::connect(&urls, false).expect("URLs");
     client.submit(submit()).await.expect("the third leads");
     assert_eq!(counts(&follower.world())["submit"], 1);
@@ -209,7 +205,7 @@ async fn events_of_an_unknown_job_or_an_absent_coordinator_are_an_error_at_once(
     let fake = Fake::start(pumps);
     let error = client(&fake).watch_events("nobody", true).next().await.expect_err("not there");
     assert_eq!(error.code, Code::NotFound);
-    let absent = Client::connect(&nobody(), false).expect("a URL");
+    let absent = Client::connect(NOBODY, false).expect("a URL");
     let error = absent.watch_events("pumps", true).next().await.expect_err("nobody listens");
     assert!(is_unreachable(&error), "{error}");
 }
