@@ -11,8 +11,9 @@ use ef_coordinator::planner::{self, PlanOptions};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::{DeploymentId, JobId};
 use ef_proto::machine::checkpoint::Config;
-use ef_proto::plan::{OperatorKind, Plan};
+use ef_proto::plan::{Model, OperatorKind, Plan};
 use ef_proto::rpc::Command;
+use ef_proto::schema::Schema;
 use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
 use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
@@ -76,20 +77,39 @@ pub struct Ended {
 
 /// Plans a file; the error is a complete message with line and column.
 pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism: Option<u32>) -> Result<Plan, String> {
-    struct Models;
-    impl planner::ModelInspector for Models {
-        fn inspect(
-            &self,
-            path: &str,
-            inputs: &ef_proto::schema::Schema,
-            outputs: &ef_proto::schema::Schema,
-            options: &BTreeMap<String, String>,
-        ) -> Result<ef_proto::plan::Model, String> {
-            Inspector.inspect(path, inputs, outputs, options)
-        }
-    }
+    plan_with_models(sql, vars, name, parallelism).map(|(plan, _)| plan)
+}
+
+/// As [`plan`], with what the inference runtime says of the file of each declared model, by its path: for a planner
+/// that cannot read the files.
+pub fn plan_with_models(
+    sql: &str,
+    vars: &BTreeMap<String, String>,
+    name: &str,
+    parallelism: Option<u32>,
+) -> Result<(Plan, Vec<(String, Model)>), String> {
     let options = PlanOptions { name: name.to_string(), parallelism };
-    planner::plan(sql, vars, options, &Models).map_err(|e| e.to_string())
+    let models = Models::default();
+    let plan = planner::plan(sql, vars, options, &models).map_err(|e| e.to_string())?;
+    Ok((plan, models.0.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Asks the worker's inference runtime, and writes down what it says of each path.
+#[derive(Default)]
+struct Models(Mutex<Vec<(String, Model)>>);
+
+impl planner::ModelInspector for Models {
+    fn inspect(
+        &self,
+        path: &str,
+        inputs: &Schema,
+        outputs: &Schema,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Model, String> {
+        let model = Inspector.inspect(path, inputs, outputs, options)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_string(), model.clone()));
+        Ok(model)
+    }
 }
 
 /// Runs a job to its end, or to Ctrl-C. Err: it could not be started.

@@ -12,7 +12,7 @@ mod seen;
 mod wait;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -1,10 +1,8 @@
 //! Local clusters whose programs are shell scripts: what is started, with which arguments, and that all of it ends.
 
 use super::*;
-use std::os::unix::fs::PermissionsExt;
-
-#[path = "../remote/fake.rs"]
-mod fake;
+use crate::remote::Fake;
+use std::process::Command;
 
 /// A directory with an `ef-coordinator` that says it listens where the fake one does, and an `ef-worker`. Both write
 /// down their arguments.
@@ -12,17 +10,18 @@ fn binaries(coordinator: &str, worker: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for (name, body) in [("ef-coordinator", coordinator), ("ef-worker", worker)] {
         let path = directory.path().join(name);
-        let script = format!("#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --id) ID=$2;; esac; A=\"$A $1\"; shift; done\necho \"$A\" >&2\n{body}\n");
-        // By way of another name, so that no other thread's child holds the program open for writing.
-        let written = directory.path().join("new");
+        let script = format!("#!/bin/sh\necho \"$@\" >&2\n[ \"$3\" = --id ] && ID=$4\n{body}\n");
+        let written = directory.path().join("script");
         std::fs::write(&written, script).expect("writable");
-        std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o755)).expect("ours");
-        std::fs::rename(written, path).expect("writable");
+        // Another process makes the program: what this one has had open for writing, a child that another test is just
+        // starting may still have, and such a program does not start.
+        let made = Command::new("install").args(["-m", "755"]).arg(&written).arg(&path).status();
+        assert!(made.expect("install is there").success());
     }
     directory
 }
 
-fn ready(fake: &fake::Fake) -> String {
+fn ready(fake: &Fake) -> String {
     let address = fake.url.trim_start_matches("http://");
     format!("echo ready grpc={address} http={address}; exec sleep 600")
 }
@@ -47,7 +46,7 @@ fn exists(id: u32) -> bool {
 
 #[tokio::test]
 async fn all_processes_start_and_end_and_a_temporary_directory_goes_with_them() {
-    let fake = fake::Fake::start(|world| {
+    let fake = Fake::start(|world| {
         world.worker("worker-1", "gateway");
         world.worker("worker-2", "cloud");
     });
@@ -73,7 +72,7 @@ async fn all_processes_start_and_end_and_a_temporary_directory_goes_with_them() 
 
 #[tokio::test]
 async fn a_directory_that_was_given_is_kept_and_used_by_one_cluster_at_a_time() {
-    let fake = fake::Fake::start(|world| drop(world.worker("worker-1", "cloud").clone()));
+    let fake = Fake::start(|world| drop(world.worker("worker-1", "cloud").clone()));
     let binaries = binaries(&ready(&fake), WORKER);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let with_directory = || Options { data_dir: Some(directory.path().to_path_buf()), ..options(&binaries, 1) };
@@ -88,7 +87,7 @@ async fn a_directory_that_was_given_is_kept_and_used_by_one_cluster_at_a_time() 
 
 #[tokio::test]
 async fn a_process_that_dies_is_reported_once_with_the_end_of_its_log() {
-    let fake = fake::Fake::start(|world| drop(world.worker("worker-1", "cloud").clone()));
+    let fake = Fake::start(|world| drop(world.worker("worker-1", "cloud").clone()));
     let fifo = tempfile::tempdir().expect("a temporary directory");
     let path = fifo.path().join("fifo");
     // It ends as soon as something is written to the pipe.
@@ -117,7 +116,7 @@ async fn a_process_that_dies_is_reported_once_with_the_end_of_its_log() {
 
 #[tokio::test]
 async fn a_start_that_fails_says_why_and_leaves_no_process() {
-    let fake = fake::Fake::start(|_| {});
+    let fake = Fake::start(|_| {});
     let failing = binaries("echo no such option >&2; exit 2", WORKER);
     let error = Cluster::start(options(&failing, 1)).await.map(|_| ()).expect_err("the coordinator fails");
     assert!(error.contains("coordinator (process") && error.contains("exit code 2"), "{error}");
