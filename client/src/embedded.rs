@@ -298,7 +298,7 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
     let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
     let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     // `nohup` means it: the job outlives its terminal.
-    let mut hangup = if ignored(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
+    let mut hangup = if resources::ignores(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
     // With a handler a file that may grow no further is an error of the write, and not the end of the process.
     drop(handler(SignalKind::from_raw(libc::SIGXFSZ))?);
     Ok(async move {
@@ -318,13 +318,6 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
             request = Request::Cancel;
         }
     })
-}
-
-/// Whether this process was started with a signal ignored.
-fn ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {

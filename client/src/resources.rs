@@ -1,4 +1,4 @@
-//! What this process has used so far, from the operating system's own accounting.
+//! What this process has used so far and how it was started, from the operating system's own accounting.
 
 /// CPU seconds (user and system) and the largest resident set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,4 +39,11 @@ pub fn machine_memory_bytes() -> u64 {
     // SAFETY: sysconf reads constants.
     let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     pages.max(0) as u64 * page.max(0) as u64
+}
+
+/// Whether this process was started with a signal ignored.
+pub fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

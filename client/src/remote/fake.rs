@@ -420,7 +420,8 @@ impl Control for Service {
         if !job.is_empty() {
             world.find(&job)?;
         }
-        let savepoints = world.savepoints.iter().filter(|s| job.is_empty() || s.job == job).cloned().collect();
+        let of = |savepoint: &&Savepoint| job.is_empty() || savepoint.job == job || savepoint.job_name == job;
+        let savepoints = world.savepoints.iter().filter(of).cloned().collect();
         Ok(Response::new(ListSavepointsResponse { savepoints }))
     }
 

@@ -10,7 +10,7 @@ use ef_proto::connector::parse_memory_bytes;
 use ef_proto::place::Tier;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often to look whether all processes still run.
 const LOOK: Duration = Duration::from_millis(200);
@@ -159,22 +159,28 @@ fn greeting(cluster: &Cluster, workers: u16, slots: u64) -> String {
 
 /// Ctrl-C, SIGTERM, or a terminal that is closed.
 struct Asked {
-    signals: [tokio::signal::unix::Signal; 3],
+    interrupt: Signal,
+    terminate: Signal,
+    /// None: `nohup` means it, the cluster outlives its terminal.
+    hangup: Option<Signal>,
 }
 
 impl Asked {
     fn new() -> Result<Asked, String> {
         let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
-        let signals = [handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?, handler(SignalKind::hangup())?];
-        Ok(Asked { signals })
+        let ignored = resources::ignores(libc::SIGHUP);
+        Ok(Asked {
+            interrupt: handler(SignalKind::interrupt())?,
+            terminate: handler(SignalKind::terminate())?,
+            hangup: if ignored { None } else { Some(handler(SignalKind::hangup())?) },
+        })
     }
 
     async fn to_end(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            Some(_) = async { self.hangup.as_mut()?.recv().await } => {}
         }
     }
 }
