@@ -319,23 +319,6 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
     })
 }
 
-fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| {
-            ef_proto::connector::parse_duration_ms(text)
-                .ok_or_else(|| format!("SET '{key}' = '{text}': a duration such as '10 s' is accepted"))
-        })
-        .transpose()
-}
-
-fn number_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| text.parse().map_err(|_| format!("SET '{key}' = '{text}': a whole number is accepted")))
-        .transpose()
-}
-
 fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {
     let publishes = plan.operators.iter().any(
         |op| matches!(&op.kind, OperatorKind::Sink(s) if matches!(s.connector, ef_proto::connector::SinkConnector::Filesystem(_))),
