@@ -18,10 +18,22 @@ const PROTO: &[(&str, &[&str])] = &[
     ("wire", &["ids", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
 ];
 
-const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("copy", &["describe"]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+const STORE: &[(&str, &[&str])] = &[
+    ("describe", &[]),
+    ("copy", &["describe"]),
+    ("location", &[]),
+    ("options", &[]),
+    ("remote", &["describe", "location", "options"]),
+];
 
-const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
+const COORDINATOR: &[(&str, &[&str])] = &[
+    ("planner", &[]),
+    ("manifests", &[]),
+    ("solo", &["manifests"]),
+    ("leader", &["planner", "manifests"]),
+    ("workers", &["leader"]),
+    ("api", &["leader", "workers"]),
+];
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
