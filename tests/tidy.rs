@@ -23,8 +23,13 @@ const PROTO: &[(&str, &[&str])] = &[
     ),
 ];
 
-const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("copy", &["describe"]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+const STORE: &[(&str, &[&str])] = &[
+    ("describe", &[]),
+    ("copy", &["describe"]),
+    ("location", &[]),
+    ("options", &[]),
+    ("remote", &["describe", "location", "options"]),
+];
 
 const COORDINATOR: &[(&str, &[&str])] = &[
     ("meta", &[]),
@@ -34,6 +39,8 @@ const COORDINATOR: &[(&str, &[&str])] = &[
     ("manifests", &[]),
     ("solo", &["planner", "manifests"]),
     ("leader", &["meta", "planner", "scheduler", "raft", "manifests"]),
+    ("workers", &["leader"]),
+    ("api", &["leader", "workers"]),
 ];
 
 const WORKER: &[(&str, &[&str])] = &[

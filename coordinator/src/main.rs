@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use clap::Parser;
 use ef_coordinator::leader::{Config, Leader, Options};
-use ef_coordinator::raft;
+use ef_coordinator::{api, raft};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,7 +110,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let mut leading = tokio::spawn(leader.run(until(stopped.clone())));
-    let mut serving = tokio::spawn(async { drop((listener, http, handle)); std::future::pending::<anyhow::Result<()>>().await });
+    let mut serving = tokio::spawn(api::serve(listener, http, handle, until(stopped)));
     println!("{ready}");
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
