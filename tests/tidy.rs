@@ -17,11 +17,19 @@ const PROTO: &[(&str, &[&str])] = &[
     ("rpc", &["ids", "place", "schema", "keys", "expr", "connector", "plan", "checkpoint", "error"]),
     ("machine", &["ids", "keys", "checkpoint", "error"]),
     ("job_config", &["place", "connector", "machine"]),
-    ("wire", &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
+    (
+        "wire",
+        &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"],
+    ),
 ];
 
-const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("copy", &["describe"]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+const STORE: &[(&str, &[&str])] = &[
+    ("describe", &[]),
+    ("copy", &["describe"]),
+    ("location", &[]),
+    ("options", &[]),
+    ("remote", &["describe", "location", "options"]),
+];
 
 const COORDINATOR: &[(&str, &[&str])] = &[
     ("meta", &[]),
@@ -31,6 +39,8 @@ const COORDINATOR: &[(&str, &[&str])] = &[
     ("manifests", &[]),
     ("solo", &["planner", "manifests"]),
     ("leader", &["meta", "planner", "scheduler", "raft", "manifests"]),
+    ("workers", &["leader"]),
+    ("api", &["leader", "workers"]),
 ];
 
 const WORKER: &[(&str, &[&str])] = &[

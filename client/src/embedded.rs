@@ -10,8 +10,9 @@ use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::{DeploymentId, JobId};
 use ef_proto::job_config::JobConfig;
 use ef_proto::machine::checkpoint::Config;
-use ef_proto::plan::{OperatorKind, Plan};
+use ef_proto::plan::{Model, OperatorKind, Plan};
 use ef_proto::rpc::Command;
+use ef_proto::schema::Schema;
 use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
 use ef_worker::clock::Clock;
@@ -78,20 +79,39 @@ pub struct Ended {
 
 /// Plans a file; the error is a complete message with line and column.
 pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism: Option<u32>) -> Result<Plan, String> {
-    struct Models;
-    impl planner::ModelInspector for Models {
-        fn inspect(
-            &self,
-            path: &str,
-            inputs: &ef_proto::schema::Schema,
-            outputs: &ef_proto::schema::Schema,
-            options: &BTreeMap<String, String>,
-        ) -> Result<ef_proto::plan::Model, String> {
-            Inspector.inspect(path, inputs, outputs, options)
-        }
-    }
+    plan_with_models(sql, vars, name, parallelism).map(|(plan, _)| plan)
+}
+
+/// As [`plan`], with what the inference runtime says of the file of each declared model, by its path: for a planner
+/// that cannot read the files.
+pub fn plan_with_models(
+    sql: &str,
+    vars: &BTreeMap<String, String>,
+    name: &str,
+    parallelism: Option<u32>,
+) -> Result<(Plan, Vec<(String, Model)>), String> {
     let options = PlanOptions { name: name.to_string(), parallelism, ..PlanOptions::default() };
-    planner::plan(sql, vars, options, &Models).map_err(|e| e.to_string())
+    let models = Models::default();
+    let plan = planner::plan(sql, vars, options, &models).map_err(|e| e.to_string())?;
+    Ok((plan, models.0.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Asks the worker's inference runtime, and writes down what it says of each path.
+#[derive(Default)]
+struct Models(Mutex<Vec<(String, Model)>>);
+
+impl planner::ModelInspector for Models {
+    fn inspect(
+        &self,
+        path: &str,
+        inputs: &Schema,
+        outputs: &Schema,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Model, String> {
+        let model = Inspector.inspect(path, inputs, outputs, options)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_string(), model.clone()));
+        Ok(model)
+    }
 }
 
 /// Runs a job to its end, or to Ctrl-C. Err: it could not be started.
@@ -277,7 +297,7 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
     let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
     let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     // `nohup` means it: the job outlives its terminal.
-    let mut hangup = if ignored(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
+    let mut hangup = if resources::ignores(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
     // With a handler a file that may grow no further is an error of the write, and not the end of the process.
     drop(handler(SignalKind::from_raw(libc::SIGXFSZ))?);
     Ok(async move {
@@ -297,13 +317,6 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
             request = Request::Cancel;
         }
     })
-}
-
-/// Whether this process was started with a signal ignored.
-fn ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {

@@ -98,7 +98,7 @@ pub struct CheckpointOptions {
     pub min_pause_ms: Option<u64>,
     pub tolerable_failures: Option<u32>,
     pub retained: Option<usize>,
-    /// Where this job's checkpoints go instead of the cluster's state location.
+    /// Where the job wants its checkpoints; None: where the cluster keeps them.
     pub dir: Option<String>,
     pub savepoint_dir: Option<String>,
 }

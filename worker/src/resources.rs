@@ -49,6 +49,13 @@ pub fn machine_memory_bytes() -> u64 {
     }
 }
 
+/// Whether this process was started with a signal ignored.
+pub fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// The lowest memory limit of a process's control group and the groups above it; None: without a limit. `membership`
 /// is the content of /proc/self/cgroup.
 fn group_memory_bytes(mounted: &Path, membership: &str) -> Option<u64> {

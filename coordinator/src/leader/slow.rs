@@ -3,7 +3,7 @@
 use super::core::{Described, Event, Replan, RequestId};
 use super::mailbox::Response;
 use super::stores::{Place, Stores};
-use crate::manifests::{describe, savepoint};
+use crate::manifests::savepoint;
 use crate::meta::{CheckpointRecord, Job, Submitted};
 use crate::planner::{self, ModelInspector, PlanOptions};
 use ef_proto::checkpoint::Manifest;
@@ -143,7 +143,8 @@ pub async fn explain(request: ExplainRequest) -> Result<Response> {
     let planned = make_plan(sql, vars, options, models).await?;
     let text = match format.as_str() {
         "" | "text" => plan::text(&planned),
-        "json" => format!("{:#}", plan::describe(&planned)),
+        "json" => serde_json::to_string_pretty(&planned)
+            .map_err(|e| Error::new(Code::Internal, format!("cannot write the plan as JSON: {e}")))?,
         "dot" => plan::dot(&planned),
         other => return Err(Error::invalid(format!("format `{other}`; text, json and dot are accepted"))),
     };
@@ -166,7 +167,7 @@ pub async fn describe(
             (manifests.get(epoch).await?, path)
         }
     };
-    let mut described = describe::describe(&manifest);
+    let mut described = crate::manifests::describe(&manifest);
     described.path = path;
     described.job_name = names.get(&manifest.job).cloned().unwrap_or_default();
     Ok(Response::State(described))

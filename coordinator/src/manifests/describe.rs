@@ -34,9 +34,8 @@ fn operator(state: &OperatorState) -> OperatorStateDescription {
 
 /// Of an operator's files and of what lies in the manifest itself.
 pub(super) fn bytes(state: &OperatorState) -> u64 {
-    let of = |subtask: &SubtaskState| {
-        subtask.blob.len() as u64 + subtask.keyed.iter().map(|file| file.bytes).sum::<u64>()
-    };
+    let of =
+        |subtask: &SubtaskState| subtask.blob.len() as u64 + subtask.keyed.iter().map(|file| file.bytes).sum::<u64>();
     state.subtasks.iter().map(of).sum()
 }
 

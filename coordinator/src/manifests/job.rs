@@ -15,7 +15,8 @@ pub fn check(manifest: &Manifest, plan: &Plan) -> Result<()> {
             "the checkpoint was taken with a maximum parallelism of {was}, and the job now has {is}; it cannot change"
         )));
     }
-    let lost: Vec<String> = fit::lost(manifest, plan).map(|operator| format!("`{}` ({})", operator.name, operator.id)).collect();
+    let lost: Vec<String> =
+        fit::lost(manifest, plan).map(|operator| format!("`{}` ({})", operator.name, operator.id)).collect();
     if lost.is_empty() {
         return Ok(());
     }

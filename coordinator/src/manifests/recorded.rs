@@ -78,7 +78,10 @@ mod tests {
             old.put_recorded(&manifest(2, 1, [])).await.expect("the log decides");
             assert_eq!(new.get(Epoch(2)).await, Ok(manifest(2, 1, [])));
         }
-        assert_eq!(Manifests::open_shared(&state(&Location::Memory).await, JobId("a/b".into())).err().map(|e| e.code), Some(Code::Invalid));
+        assert_eq!(
+            Manifests::open_shared(&state(&Location::Memory).await, JobId("a/b".into())).err().map(|e| e.code),
+            Some(Code::Invalid)
+        );
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ pub use super::fit::{check, mapping};
 
 use super::restore::split;
 use super::{Manifests, Result, decode, describe};
-use ef_proto::checkpoint::{Manifest, StateFile, path};
+use ef_proto::checkpoint::{Manifest, path};
 use ef_proto::error::{Code, Error};
 use ef_proto::ids::Epoch;
 use ef_store::{Location, Options, Patience, Root};
@@ -59,13 +59,12 @@ pub async fn load(location: &str, options: &Options) -> Result<(Root, Manifest)>
         )
     };
     let root = open(place, options)?.ok_or_else(|| missing(&format!("`{place}`")))?;
-    let newest = async {
-        let epochs = root.names("chk").await?.into_iter().filter_map(|name| path::manifest_epoch(&name));
-        epochs.max().ok_or_else(|| missing(&format!("a checkpoint below `{place}`")))
-    };
     let epoch: Epoch = match epoch {
         Some(epoch) => epoch,
-        None => newest.await?,
+        None => {
+            let epochs = root.names("chk").await?.into_iter().filter_map(|name| path::manifest_epoch(&name));
+            epochs.max().ok_or_else(|| missing(&format!("a checkpoint below `{place}`")))?
+        }
     };
     let name = path::manifest(epoch);
     let shown = format!("{}/{name}", place.trim_end_matches('/'));
@@ -132,17 +131,6 @@ impl Manifests {
         // Elsewhere than in a file system, files that are there already are recognized by their content.
         if same { Ok(()) } else { ef_store::copy(root, &self.root, manifest.files()).await }
     }
-
-    /// Files of a manifest that are not in this job's root; for tests and for those who doubt.
-    pub async fn missing<'a>(&self, manifest: &'a Manifest) -> Result<Vec<&'a StateFile>> {
-        let mut missing = Vec::new();
-        for file in manifest.files() {
-            if !self.root.exists(&file.path).await? {
-                missing.push(file);
-            }
-        }
-        Ok(missing)
-    }
 }
 
 #[cfg(test)]
@@ -161,6 +149,12 @@ mod tests {
 
     fn memory() -> Root {
         Root::open(&Location::Memory, &Options::default(), Patience::Full).expect("memory only").below("some/where")
+    }
+
+    /// How many of a manifest's files are in a job's root.
+    async fn present(manifests: &Manifests, manifest: &Manifest) -> usize {
+        let names = manifests.root().names("shared").await.expect("lists");
+        manifest.files().filter(|file| names.contains(&file.path)).count()
     }
 
     /// A job with a checkpoint of files of two epochs.
@@ -191,14 +185,15 @@ mod tests {
             }
             let place = place.to_str().expect("utf-8");
             let epoch = format!("{place}/chk/00000000000000000004");
-            for given in [place, &format!("{place}/"), &format!("file://{place}"), &epoch, &format!("{epoch}/manifest")] {
+            for given in [place, &format!("{place}/"), &format!("file://{place}"), &epoch, &format!("{epoch}/manifest")]
+            {
                 let (root, loaded) = load(given, &Options::default()).await.expect(given);
                 assert_eq!(loaded, manifest);
                 let other = Manifests::open_shared(&memory(), JobId("other".into())).expect("opens");
-                assert_eq!(other.missing(&loaded).await.expect("looks").len(), 2);
+                assert_eq!(present(&other, &loaded).await, 0);
                 other.import(&root, &loaded).await.expect("imports");
                 other.import(&root, &loaded).await.expect("the same again");
-                assert_eq!(other.missing(&loaded).await, Ok(vec![]));
+                assert_eq!(present(&other, &loaded).await, 2);
             }
             let text = String::from_utf8(to.read(MARK).await.expect("is there").to_vec()).expect("utf-8");
             let json: serde_json::Value = serde_json::from_str(&text).expect("json");
@@ -236,10 +231,11 @@ mod tests {
     async fn only_savepoints_are_disposed_of_and_only_what_is_theirs() {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let (manifests, manifest) = checkpoint(&directory(&scratch.path().join("state"))).await;
-        let before = manifests.root().names("").await.expect("lists");
+        let before = present(&manifests, &manifest).await;
         let error = dispose(manifests.root()).await.expect_err("it is a job's root");
         assert!(error.code == Code::Invalid && error.message.contains(MARK), "{error}");
-        assert_eq!(manifests.root().names("").await, Ok(before));
+        assert_eq!((before, present(&manifests, &manifest).await), (2, 2));
+        assert_eq!(manifests.list().await, Ok(vec![manifest.epoch]));
         let to = memory();
         copy(manifests.root(), &manifest, &about(), &to).await.expect("copies");
         to.create("notes.txt", "mine".into()).await.expect("creates");

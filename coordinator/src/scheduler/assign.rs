@@ -153,7 +153,8 @@ impl Assignment {
     fn shift(&mut self, end: usize, free: usize, from: &[Option<(usize, usize)>], movable: Movable) -> usize {
         let (mut here, mut free) = (end, free);
         while let Some((before, worker)) = from[here] {
-            let slot = self.movable(here, worker, movable).expect("the search came by it, and a chain visits a group once");
+            let slot =
+                self.movable(here, worker, movable).expect("the search came by it, and a chain visits a group once");
             self.put(here, slot, free);
             self.groups[here].kept[slot] = false;
             (here, free) = (before, worker);

@@ -116,7 +116,7 @@ pub fn place(
 
 fn groups<'a>(tasks: &[&'a Task]) -> Vec<Group<'a>> {
     let mut by_constraint: BTreeMap<&Constraint, Group> = BTreeMap::new();
-    for task in tasks {
+    for &task in tasks {
         let constraint = &task.constraint;
         let group = by_constraint.entry(constraint).or_insert(Group { constraint, tasks: Vec::new(), slots: 0 });
         group.slots = group.slots.max(task.parallelism);

@@ -32,7 +32,7 @@ fn constraint(tier: Option<Tier>, selector: &str) -> Constraint {
     Constraint { tier, selector: Selector::parse(selector).expect("well formed") }
 }
 
-fn any() -> Constraint {
+fn anywhere() -> Constraint {
     Constraint::default()
 }
 
@@ -52,7 +52,10 @@ fn slots_of(placed: &Placed) -> Vec<(&str, u32)> {
 
 #[test]
 fn slot_j_runs_subtask_j_of_each_task() {
-    let placed = fresh(&[task(1, 3, &any()), task(2, 1, &any()), task(3, 2, &any())], &[worker("a", 2), worker("b", 2)]);
+    let placed = fresh(
+        &[task(1, 3, &anywhere()), task(2, 1, &anywhere()), task(3, 2, &anywhere())],
+        &[worker("a", 2), worker("b", 2)],
+    );
     assert_eq!(placed.tasks.len(), 6);
     assert_eq!(placed.slots.values().sum::<u32>(), 3, "as many as the widest task");
     let on = |root: u64, index: u32| &placed.tasks[&SubtaskId { operator: OperatorId(root), index }];
@@ -70,7 +73,7 @@ fn tasks_of_different_constraints_share_no_slot() {
 #[test]
 fn relatively_most_free_slots_come_first() {
     let half = WorkerView { taken: 4, ..worker("half", 8) };
-    let tasks = [task(1, 3, &any())];
+    let tasks = [task(1, 3, &anywhere())];
     // 3 of 4, then 4 of 8 and 2 of 4, where the one without slots of the region comes first.
     assert_eq!(slots_of(&fresh(&tasks, &[half, worker("whole", 4)])), [("half", 1), ("whole", 2)]);
 }
@@ -80,7 +83,7 @@ fn those_with_the_least_choice_are_placed_first() {
     let workers = [at(Tier::Cloud, "a", worker("a", 1)), at(Tier::Cloud, "b", worker("b", 1))];
     for (plant, other) in [("a", "b"), ("b", "a")] {
         let narrow = constraint(None, &format!("plant={plant}"));
-        let placed = fresh(&[task(1, 1, &any()), task(2, 1, &narrow)], &workers);
+        let placed = fresh(&[task(1, 1, &anywhere()), task(2, 1, &narrow)], &workers);
         let on = |root: u64| placed.tasks[&SubtaskId { operator: OperatorId(root), index: 0 }].0.clone();
         assert_eq!((on(1), on(2)), (other.to_string(), plant.to_string()));
     }
@@ -88,7 +91,7 @@ fn those_with_the_least_choice_are_placed_first() {
 
 #[test]
 fn a_cordoned_worker_keeps_nothing() {
-    let tasks = [task(1, 4, &any())];
+    let tasks = [task(1, 4, &anywhere())];
     let mut workers = [worker("a", 4), worker("b", 4), worker("c", 4)];
     let before = fresh(&tasks, &workers);
     workers[1].cordoned = true;
@@ -101,19 +104,19 @@ fn a_cordoned_worker_keeps_nothing() {
 
 #[test]
 fn what_runs_stays_also_beside_emptier_workers() {
-    let tasks = [task(1, 4, &any())];
+    let tasks = [task(1, 4, &anywhere())];
     let before = fresh(&tasks, &[worker("a", 4)]);
     let after = placed(&tasks, &[worker("a", 4), worker("b", 8)], &before).expect("there is room");
     assert_eq!(after, before);
     // More of it goes to where room is.
-    let wider = placed(&[task(1, 6, &any())], &[worker("a", 4), worker("b", 8)], &before).expect("there is room");
+    let wider = placed(&[task(1, 6, &anywhere())], &[worker("a", 4), worker("b", 8)], &before).expect("there is room");
     assert_eq!(slots_of(&wider), [("a", 4), ("b", 2)]);
     assert!(before.tasks.iter().all(|(subtask, worker)| wider.tasks[subtask] == *worker));
 }
 
 #[test]
 fn a_slot_stays_where_most_of_it_ran() {
-    let tasks = [task(1, 1, &any()), task(2, 1, &any()), task(3, 1, &any())];
+    let tasks = [task(1, 1, &anywhere()), task(2, 1, &anywhere()), task(3, 1, &anywhere())];
     let on = |worker: &str, root: u64| (SubtaskId { operator: OperatorId(root), index: 0 }, WorkerId(worker.into()));
     let before = Placed { tasks: [on("a", 1), on("b", 2), on("b", 3)].into(), slots: BTreeMap::new() };
     let after = placed(&tasks, &[worker("a", 4), worker("b", 4)], &before).expect("there is room");
@@ -123,7 +126,7 @@ fn a_slot_stays_where_most_of_it_ran() {
 #[test]
 fn running_work_makes_room_only_where_nothing_else_can() {
     let (a, b) = (at(Tier::Cloud, "a", worker("a", 1)), at(Tier::Cloud, "b", worker("b", 1)));
-    let wide = task(1, 1, &any());
+    let wide = task(1, 1, &anywhere());
     let before = fresh(std::slice::from_ref(&wide), std::slice::from_ref(&a));
     let both = [wide, task(2, 1, &constraint(None, "plant=a"))];
     let after = placed(&both, &[a.clone(), b.clone()], &before).expect("if the first one moves");
@@ -155,10 +158,18 @@ fn what_does_not_fit_is_said_in_words() {
             &four[1..],
             "needs 1 slot in tier gateway, sites plant=a; 0 are free on 3 matching workers, which are cordoned or full",
         ),
-        (&[task(1, 2, &gateways)], &elsewhere, "needs 2 slots in tier gateway, sites plant=a; none of the 2 workers matches"),
-        (&[task(1, 2, &any())], &[], "needs 2 slots in any tier; there are no workers"),
         (
-            &[task(1, 1, &gateways), task(2, 1, &constraint(None, "plant=a")), task(3, 1, &constraint(None, "plant=b"))],
+            &[task(1, 2, &gateways)],
+            &elsewhere,
+            "needs 2 slots in tier gateway, sites plant=a; none of the 2 workers matches",
+        ),
+        (&[task(1, 2, &anywhere())], &[], "needs 2 slots in any tier; there are no workers"),
+        (
+            &[
+                task(1, 1, &gateways),
+                task(2, 1, &constraint(None, "plant=a")),
+                task(3, 1, &constraint(None, "plant=b")),
+            ],
             &crowd,
             "needs 1 slot in sites plant=a and 1 slot in tier gateway, sites plant=a; 1 is free on 1 matching worker",
         ),
@@ -172,8 +183,9 @@ fn what_does_not_fit_is_said_in_words() {
 fn any_worker() -> impl Strategy<Value = WorkerView> {
     let tier = prop_oneof![Just(Tier::Gateway), Just(Tier::Cloud)];
     let cordoned = prop::bool::weighted(0.15);
-    (tier, prop::sample::select(vec!["a", "b", "c"]), 0..5u32, 0..3u32, cordoned)
-        .prop_map(|(tier, plant, slots, taken, cordoned)| WorkerView { taken, cordoned, ..at(tier, plant, worker("", slots)) })
+    (tier, prop::sample::select(vec!["a", "b", "c"]), 0..5u32, 0..3u32, cordoned).prop_map(
+        |(tier, plant, slots, taken, cordoned)| WorkerView { taken, cordoned, ..at(tier, plant, worker("", slots)) },
+    )
 }
 
 /// Workers in any order of their ids.
@@ -314,7 +326,7 @@ proptest! {
     #[test]
     fn equal_workers_get_equal_shares(count in 1..8usize, slots in 1..6u32, wide in 1..40u32, second in 0..40u32) {
         let workers: Vec<WorkerView> = (0..count).map(|i| worker(&format!("w{i}"), slots)).collect();
-        let mut tasks = vec![task(1, wide, &any())];
+        let mut tasks = vec![task(1, wide, &anywhere())];
         if second > 0 {
             tasks.push(task(2, second, &constraint(Some(Tier::Cloud), "")));
         }

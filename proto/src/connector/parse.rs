@@ -31,10 +31,9 @@ impl SourceCommon {
     /// For sinks too: there only the constraint means anything.
     pub fn parse(options: &mut Options) -> Result<SourceCommon, OptionError> {
         let tier = options.parsed("tier", "'device', 'gateway', 'regional' or 'cloud'", Tier::parse)?;
-        let selector =
-            options.parsed("site.selector", "labels with their values like 'plant=a,line=*'", |text| {
-                Selector::parse(text).ok().filter(|selector| !selector.is_empty())
-            })?;
+        let selector = options.parsed("site.selector", "labels with their values like 'plant=a,line=*'", |text| {
+            Selector::parse(text).ok().filter(|selector| !selector.is_empty())
+        })?;
         let late_table = options.take("late.table");
         let error_table = options.take("error.table");
         let idle_timeout_ms = options.duration_ms("scan.watermark.idle-timeout")?.filter(|ms| *ms > 0);

@@ -104,7 +104,9 @@ impl RestartStrategy {
         match kind {
             Type::Exponential => RestartStrategy::read_exponential(options),
             Type::Fixed => Ok(RestartStrategy::FixedDelay {
-                attempts: options.read(FIXED_ATTEMPTS, "a whole number", |text| text.parse().ok())?.unwrap_or(FIXED_ATTEMPTS_DEFAULT),
+                attempts: options
+                    .read(FIXED_ATTEMPTS, "a whole number", |text| text.parse().ok())?
+                    .unwrap_or(FIXED_ATTEMPTS_DEFAULT),
                 delay_ms: options.read(FIXED_DELAY, DURATION, parse_duration_ms)?.unwrap_or(FIXED_DELAY_MS),
             }),
             Type::Never => Ok(RestartStrategy::None),
@@ -114,7 +116,9 @@ impl RestartStrategy {
     fn read_exponential(options: Texts) -> Result<RestartStrategy, ConfigError> {
         let duration = |key, default: u64| {
             let positive = |text: &str| parse_duration_ms(text).filter(|ms| *ms > 0);
-            Ok::<_, ConfigError>(options.read(key, "a duration greater than 0, like '1 s'", positive)?.unwrap_or(default))
+            Ok::<_, ConfigError>(
+                options.read(key, "a duration greater than 0, like '1 s'", positive)?.unwrap_or(default),
+            )
         };
         let (initial_ms, max_ms) = (duration(INITIAL, INITIAL_MS)?, duration(MAX, MAX_MS)?);
         if initial_ms > max_ms {

@@ -320,7 +320,7 @@ impl Checkpoints {
             }
             (_, Event::Running) => self.paused = false,
             (phase, Event::Restarting { subtasks, reason }) => {
-                subtasks.iter().for_each(|subtask| drop(self.ended.remove(subtask)));
+                self.ended.retain(|subtask| !subtasks.contains(subtask));
                 self.paused = true;
                 if let Phase::Collecting { epoch, cause, .. } = phase {
                     self.requested |= *cause == Cause::Requested;

@@ -163,7 +163,9 @@ async fn to_store(mut source: Source<'_>, to: &Root) -> Result<()> {
     loop {
         let step = match source.next().await {
             Ok(None) => break,
-            Ok(Some(piece)) => upload.wait_for_capacity(PARALLEL_PARTS).await.map(|()| upload.put(piece)).map_err(failed),
+            Ok(Some(piece)) => {
+                upload.wait_for_capacity(PARALLEL_PARTS).await.map(|()| upload.put(piece)).map_err(failed)
+            }
             Err(e) => Err(e),
         };
         if let Err(e) = step {
@@ -198,9 +200,7 @@ async fn to_directory(mut source: Source<'_>, to: &Root, local: PathBuf) -> Resu
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
     spawn_blocking(work).await.map_err(std::io::Error::other)?
 }
 
@@ -338,7 +338,8 @@ mod tests {
     #[tokio::test]
     async fn path_that_leaves_the_root_is_refused() {
         let root = memory();
-        for path in ["shared/../../1-2-x/../1-2-x", "shared/7/0/i1/1-2-/x", "chk/1", "shared/7/0/i1/1-2-%2e", "/etc/x"] {
+        for path in ["shared/../../1-2-x/../1-2-x", "shared/7/0/i1/1-2-/x", "chk/1", "shared/7/0/i1/1-2-%2e", "/etc/x"]
+        {
             let file = StateFile { path: path.into(), name: "x".into(), bytes: 0, crc32: 0 };
             assert_eq!(copy(&root, &memory(), [&file]).await.expect_err(path).code, Code::Corrupt, "{path}");
         }

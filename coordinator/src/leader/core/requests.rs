@@ -1,6 +1,5 @@
 //! What people ask for: found by id or name, checked, and either answered from what is known or proposed.
 
-use super::run::RegionPhase;
 use super::{Core, Described, Effect, Replan, RequestId};
 use crate::leader::mailbox::{Request, Response};
 use crate::meta::{Command, Job, JobState, Savepoint, SavepointState, Stopping, Submitted};
@@ -413,10 +412,5 @@ impl Core {
             message: line.message.clone(),
         });
         Ok(Response::Logs { lines: lines.collect(), upto: self.workers.log_number, ended: job.state.has_ended() })
-    }
-
-    /// Whether every region of a job runs.
-    pub(super) fn runs_wholly(&self, job: &JobId) -> bool {
-        self.runs.get(job).is_some_and(|run| run.regions.iter().all(|region| region.phase == RegionPhase::Running))
     }
 }

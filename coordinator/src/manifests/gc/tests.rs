@@ -14,7 +14,10 @@ type Sweep = fn(&[Manifest], Vec<String>, Vec<Epoch>, Epoch) -> Garbage;
 #[derive(Clone, Debug)]
 enum Step {
     /// Begin a checkpoint that reuses some of the last completed one's files and adds others.
-    Trigger { reuse: u8, new: usize },
+    Trigger {
+        reuse: u8,
+        new: usize,
+    },
     /// The worker uploads one of the files.
     Upload,
     /// The manifest is put; and with the next step it is recorded.
@@ -31,7 +34,9 @@ enum Step {
     /// A leader looks at the log and goes on with a sweep later.
     Look,
     /// It deletes so many objects of what it then finds; the rest, never.
-    Sweep { deletions: usize },
+    Sweep {
+        deletions: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -236,7 +241,8 @@ fn model_catches_sweeps_that_break_one_rule_each() {
     let takes_nothing: Sweep = |_, _, _, _| Garbage::default();
     let broken = [forgets_in_flight, forgets_reuse, forgets_pins, forgets_unrecorded, takes_nothing];
     for (i, broken) in broken.into_iter().enumerate() {
-        let config = ProptestConfig { cases: 2000, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() };
+        let config =
+            ProptestConfig { cases: 2000, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() };
         let caught = TestRunner::new(config).run(&history(), |(steps, keep)| {
             prop_assert_eq!(play(&steps, keep, broken), Ok(()));
             Ok(())

@@ -134,10 +134,11 @@ impl Spread<'_> {
         if let Some((node, owner)) = local {
             let name = name(&node.kind, &node.schema);
             let message = format!("operator {id} is the local phase of {name}, and has as many subtasks as its input");
-            return Err(PlannerError::new(message, Span::UNKNOWN).hint(format!("accepted: {owner} itself, or its input")));
+            return Err(
+                PlannerError::new(message, Span::UNKNOWN).hint(format!("accepted: {owner} itself, or its input"))
+            );
         }
-        let known: Vec<String> =
-            nodes().map(|(node, id)| format!("{id} {}", name(&node.kind, &node.schema))).collect();
+        let known: Vec<String> = nodes().map(|(node, id)| format!("{id} {}", name(&node.kind, &node.schema))).collect();
         Err(PlannerError::new(format!("operator {id} does not exist"), Span::UNKNOWN)
             .hint(format!("there are: {}", known.join(", "))))
     }
@@ -222,7 +223,9 @@ fn lone(kind: &OperatorKind) -> Option<&'static str> {
 /// Has as many subtasks as what feeds it.
 fn follows(kind: &OperatorKind) -> bool {
     match kind {
-        OperatorKind::Sink(_) | OperatorKind::Calc(_) | OperatorKind::WindowAssign(_) | OperatorKind::Predict(_) => true,
+        OperatorKind::Sink(_) | OperatorKind::Calc(_) | OperatorKind::WindowAssign(_) | OperatorKind::Predict(_) => {
+            true
+        }
         OperatorKind::Source(_)
         | OperatorKind::WindowAggregate(_)
         | OperatorKind::GroupAggregate(_)

@@ -150,7 +150,12 @@ const BAD: &[(&str, &str, u64, u64)] = &[
         2,
         2,
     ),
-    ("DROP TABLE o;\nSET 'tier' = 'moon';\nSELECT k FROM s;", "accepted: 'device', 'gateway', 'regional' or 'cloud'", 2, 1),
+    (
+        "DROP TABLE o;\nSET 'tier' = 'moon';\nSELECT k FROM s;",
+        "accepted: 'device', 'gateway', 'regional' or 'cloud'",
+        2,
+        1,
+    ),
     ("SET 'restart-strategy.type' = 'never';\nSELECT k FROM s;", "'exponential-delay', 'fixed-delay' or 'none'", 1, 1),
     ("SET 'execution.checkpointing.mode' = 'AT_LEAST_ONCE';\nSELECT k FROM s;", "accepted: EXACTLY_ONCE", 1, 1),
     (

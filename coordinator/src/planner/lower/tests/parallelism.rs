@@ -11,14 +11,17 @@ const TUMBLED: &str = "SELECT device_id, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE n
 
 /// With the results in a table, which any number of subtasks may write.
 fn written(query: &str) -> String {
-    format!(
-        "{SENSOR} CREATE TABLE o (d STRING, n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO o {query}"
-    )
+    format!("{SENSOR} CREATE TABLE o (d STRING, n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO o {query}")
 }
 
 fn overridden(sql: &str, parallelism: u32, overrides: &[(OperatorId, u32)]) -> Result<Plan, PlannerError> {
     let overrides = overrides.iter().copied().collect();
-    plan(sql, &BTreeMap::new(), PlanOptions { name: "test".into(), parallelism: Some(parallelism), overrides }, &NoModels)
+    plan(
+        sql,
+        &BTreeMap::new(),
+        PlanOptions { name: "test".into(), parallelism: Some(parallelism), overrides },
+        &NoModels,
+    )
 }
 
 #[track_caller]
@@ -35,7 +38,8 @@ fn widths(plan: &Plan) -> Vec<(&str, u32)> {
 
 #[test]
 fn stateful_operators_keep_their_ids_at_any_parallelism() {
-    let hop = TUMBLED.replace("TUMBLE(TABLE nab, DESCRIPTOR(ts),", "HOP(TABLE nab, DESCRIPTOR(ts), INTERVAL '5' MINUTE,");
+    let hop =
+        TUMBLED.replace("TUMBLE(TABLE nab, DESCRIPTOR(ts),", "HOP(TABLE nab, DESCRIPTOR(ts), INTERVAL '5' MINUTE,");
     let session = TUMBLED.replace("TUMBLE(TABLE nab,", "SESSION(TABLE nab PARTITION BY device_id,");
     for sql in [
         format!("{SENSOR} {TUMBLED}"),
@@ -71,7 +75,10 @@ fn an_override_is_of_one_operator_and_what_follows_it() {
     assert!(matches!(edge.exchange, Exchange::Hash(_)), "{edge:?}");
     let plan = overridden(&sql, 2, &[(group, 7), (source, 1)]).unwrap();
     assert_eq!(widths(&plan), [("Source", 1), ("GroupAggregate", 7), ("Sink", 7)]);
-    assert_eq!(plan.operators.iter().map(|op| op.id).collect::<Vec<_>>(), plain.operators.iter().map(|op| op.id).collect::<Vec<_>>());
+    assert_eq!(
+        plan.operators.iter().map(|op| op.id).collect::<Vec<_>>(),
+        plain.operators.iter().map(|op| op.id).collect::<Vec<_>>()
+    );
     // The job's own parallelism may change under it.
     assert_eq!(widths(&overridden(&sql, 4, &[(group, 7)]).unwrap())[0], ("Source", 4));
 }

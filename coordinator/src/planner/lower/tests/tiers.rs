@@ -57,14 +57,16 @@ fn rows_of_several_places_meet_on_the_highest_tier_at_any_site() {
         let plan = planned(&format!("{set}{tables}{query}"), 1);
         assert_eq!(place(&plan, "Sink(o)"), expected, "{other} {set}");
         // What reads one of them only stays there.
-        let calcs: Vec<String> = places(&plan).into_iter().filter(|(kind, _)| *kind == "Calc").map(|(_, p)| p).collect();
+        let calcs: Vec<String> =
+            places(&plan).into_iter().filter(|(kind, _)| *kind == "Calc").map(|(_, p)| p).collect();
         assert!(calcs.contains(&place(&plan, "Source(g)")) && calcs.contains(&place(&plan, "Source(h)")), "{calcs:?}");
     }
 }
 
 #[test]
 fn a_join_of_two_tiers_runs_on_the_higher_one() {
-    let windowed = |table: &str| format!("SELECT * FROM TABLE(TUMBLE(TABLE {table}, DESCRIPTOR(ts), INTERVAL '1' MINUTE))");
+    let windowed =
+        |table: &str| format!("SELECT * FROM TABLE(TUMBLE(TABLE {table}, DESCRIPTOR(ts), INTERVAL '1' MINUTE))");
     let query = format!(
         "SELECT a.k, b.v FROM ({}) a JOIN ({}) b \
          ON a.window_start = b.window_start AND a.window_end = b.window_end AND a.k = b.k;",
@@ -139,9 +141,15 @@ fn explain_shows_places_where_there_are_any() {
     let sql = |at: &str, to: &str| format!("{}{} INSERT INTO o SELECT k, v FROM g;", source("g", at), sink("o", to));
     let plan = planned(&sql(GATEWAY, CLOUD), 2);
     let shown = text(&plan);
-    assert!(shown.contains(" p=2 on tier gateway, sites line=*,plant=a\n") && shown.contains(" p=2 on tier cloud\n"), "{shown}");
+    assert!(
+        shown.contains(" p=2 on tier gateway, sites line=*,plant=a\n") && shown.contains(" p=2 on tier cloud\n"),
+        "{shown}"
+    );
     let shown = dot(&plan);
-    assert!(shown.contains("\\np=2\\ntier gateway, sites line=*,plant=a\"") && shown.contains("\\ntier cloud\""), "{shown}");
+    assert!(
+        shown.contains("\\np=2\\ntier gateway, sites line=*,plant=a\"") && shown.contains("\\ntier cloud\""),
+        "{shown}"
+    );
     let shown = serde_json::to_value(&plan).unwrap();
     let place = serde_json::json!({ "tier": "gateway", "selector": "line=*,plant=a" });
     assert_eq!(shown["operators"][0]["constraint"], place);
