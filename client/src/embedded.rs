@@ -10,6 +10,7 @@ use ef_coordinator::planner::{self, PlanOptions};
 use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::{DeploymentId, JobId};
+use ef_proto::job_config::JobConfig;
 use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{OperatorKind, Plan};
 use ef_proto::rpc::Command;
@@ -88,7 +89,7 @@ pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism:
             Inspector.inspect(path, inputs, outputs, options)
         }
     }
-    let options = PlanOptions { name: name.to_string(), parallelism };
+    let options = PlanOptions { name: name.to_string(), parallelism, ..PlanOptions::default() };
     planner::plan(sql, vars, options, &Models).map_err(|e| e.to_string())
 }
 
@@ -307,37 +308,13 @@ fn ignored(signal: i32) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| {
-            ef_proto::connector::parse_duration_ms(text)
-                .ok_or_else(|| format!("SET '{key}' = '{text}': a duration such as '10 s' is accepted"))
-        })
-        .transpose()
-}
-
-fn number_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| text.parse().map_err(|_| format!("SET '{key}' = '{text}': a whole number is accepted")))
-        .transpose()
-}
-
 fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {
     let publishes = plan.operators.iter().any(
         |op| matches!(&op.kind, OperatorKind::Sink(s) if matches!(s.connector, ef_proto::connector::SinkConnector::Filesystem(_))),
     );
     let default = (durable || publishes).then_some(CHECKPOINT_INTERVAL_DEFAULT_MS);
-    let config = Config::default();
-    Ok(Config {
-        interval_ms: duration_option(plan, "execution.checkpointing.interval")?.or(default),
-        timeout_ms: duration_option(plan, "execution.checkpointing.timeout")?.unwrap_or(config.timeout_ms),
-        min_pause_ms: duration_option(plan, "execution.checkpointing.min-pause")?.unwrap_or(config.min_pause_ms),
-        tolerable_failures: number_option(plan, "execution.checkpointing.tolerable-failed-checkpoints")?
-            .map_or(config.tolerable_failures, |n| n as u32),
-        retained: number_option(plan, "state.checkpoints.num-retained")?.map_or(config.retained, |n| n.max(1) as usize),
-    })
+    let job = JobConfig::parse(&plan.config).map_err(|e| e.to_string())?;
+    Ok(job.checkpoints.config(default))
 }
 
 fn set_memory(plan: &Plan) -> Result<Option<u64>, String> {
