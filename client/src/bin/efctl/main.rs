@@ -24,7 +24,7 @@ mod savepoint;
 mod session;
 mod stop;
 mod submit;
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded"))]
 mod tests;
 mod top;
 mod version;

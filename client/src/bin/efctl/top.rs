@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use super::session::Session;
 use clap::ValueEnum;
+use ef_client::resources;
 use ef_client::show::human::{count, cpu, or_nothing, since, size};
 use ef_client::show::table::Table;
 use ef_client::show::{tiers, views};
@@ -40,7 +41,8 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     }
     let mut text = page(args.what, session).await?;
     loop {
-        session.print(&format!("{HOME}{}{CLEAR_BELOW}", text.replace('\n', CLEAR_LINE)))?;
+        let fitting = fit(&text, resources::terminal_size());
+        session.print(&format!("{HOME}{}{CLEAR_BELOW}", fitting.replace('\n', CLEAR_LINE)))?;
         tokio::time::sleep(session.refresh).await;
         text = match page(args.what, session).await {
             Ok(text) => text,
@@ -49,6 +51,13 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
             Err(error) => return Err(error.into()),
         };
     }
+}
+
+/// What fits: a line that wraps, or one too many, would scroll away what the next page is to be written over.
+fn fit(text: &str, size: Option<(usize, usize)>) -> String {
+    let Some((columns, rows)) = size else { return text.into() };
+    let lines = text.lines().take(rows.saturating_sub(1));
+    lines.map(|line| line.chars().take(columns).chain(['\n']).collect::<String>()).collect()
 }
 
 async fn page(what: Option<What>, session: &Session) -> Result<String, Error> {
@@ -145,4 +154,16 @@ fn busy_workers(workers: &[Worker], now_ms: u64) -> Table {
         );
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_fits_its_terminal() {
+        assert_eq!(fit("longer\nsecond\nthird\n", Some((4, 3))), "long\nseco\n");
+        assert_eq!(fit("a\nb\n", Some((80, 24))), "a\nb\n");
+        assert_eq!(fit("a\nb\n", None), "a\nb\n");
+    }
 }

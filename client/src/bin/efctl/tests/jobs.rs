@@ -361,10 +361,13 @@ async fn stop_leaves_a_savepoint_where_it_is_asked_to() {
     let fake = Fake::start(small);
     assert_eq!(efctl(&fake, &["stop", "pumps"]).await.done(), "job pumps-1 stopping\n");
     fake.change(|world| {
+        world.event(1, "STATE", "old news");
         world.states.extend(["STOPPING", "FINISHED"]);
         world.savepoint_states.extend(["IN_PROGRESS", "COMPLETED"]);
     });
-    let out = efctl(&fake, &["stop", "pumps", "--savepoint", "/save", "--drain", "--wait"]).await.done();
+    let ran = efctl(&fake, &["stop", "pumps", "--savepoint", "/save", "--drain", "--wait"]).await;
+    assert_eq!(ran.err, "", "what happened before is not told");
+    let out = ran.done();
     let expected = "\
 job pumps-1 stopping with savepoint sp-1
 savepoint sp-1 completed in 1.00s: 2000.0kB in /save/savepoint-pumps-1-sp-1
