@@ -2,12 +2,13 @@
 //! cluster ([`remote`]), show what is in it ([`show`]), and start a small one on this machine ([`local_cluster`]).
 
 #[cfg(feature = "embedded")]
-mod clock;
-#[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod local_cluster;
 pub mod output;
 pub mod remote;
-pub mod resources;
 pub mod show;
 pub mod summary;
+pub mod terminal;
+
+#[cfg(feature = "embedded")]
+pub use ef_worker::resources;

@@ -3,10 +3,10 @@
 use super::exit::Exit;
 use super::session::Session;
 use clap::ValueEnum;
-use ef_client::resources;
 use ef_client::show::human::{count, cpu, or_nothing, since, size};
 use ef_client::show::table::Table;
 use ef_client::show::{tiers, views};
+use ef_client::terminal;
 use ef_proto::error::{Code, Error};
 use ef_proto::wire::generated::control::*;
 
@@ -41,7 +41,7 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     }
     let mut text = page(args.what, session).await?;
     loop {
-        let fitting = fit(&text, resources::terminal_size());
+        let fitting = fit(&text, terminal::size());
         session.print(&format!("{HOME}{}{CLEAR_BELOW}", fitting.replace('\n', CLEAR_LINE)))?;
         tokio::time::sleep(session.refresh).await;
         text = match page(args.what, session).await {

@@ -57,12 +57,7 @@ pub async fn events_to_come(session: &Session, job: &str) -> Result<Follow<JobEv
 }
 
 /// Tells the job's events on stderr until it has ended. `events` may have been opened by the job's name.
-pub async fn job_end(
-    session: &mut Session,
-    job: &str,
-    wait: Wait,
-    events: Follow<JobEvent>,
-) -> Result<Job, Exit> {
+pub async fn job_end(session: &mut Session, job: &str, wait: Wait, events: Follow<JobEvent>) -> Result<Job, Exit> {
     let client = session.client.clone();
     let interrupt = session.interrupt.clone();
     let mut interrupted = pin!(interrupt.happens());
