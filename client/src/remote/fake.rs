@@ -6,7 +6,7 @@
 
 use ef_proto::wire::generated::control::control_server::{Control, ControlServer};
 use ef_proto::wire::generated::control::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -498,13 +498,4 @@ impl Control for Service {
             state: "/state".into(),
         }))
     }
-}
-
-/// For tests that count the requests of each kind.
-pub fn counts(world: &World) -> BTreeMap<&'static str, usize> {
-    let mut counts = BTreeMap::new();
-    for (method, _) in &world.calls {
-        *counts.entry(*method).or_default() += 1;
-    }
-    counts
 }
