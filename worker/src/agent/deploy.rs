@@ -163,11 +163,10 @@ impl<'a> Builder<'a> {
                 }
                 let _ = events.blocking_send(TaskEvent::Exited);
             };
-            if let Err(e) = thread.spawn(run) {
-                started.iter().for_each(|started| started.control.control(Control::Cancel));
-                let message = format!("cannot start a thread for {name}: {e}");
-                return Err((root.operator, Error::new(Code::Unavailable, message)));
-            }
+            // Those that run already leave with `started`.
+            thread.spawn(run).map_err(|e| {
+                (root.operator, Error::new(Code::Unavailable, format!("cannot start a thread for {name}: {e}")))
+            })?;
             started.push(Started { control, subtasks });
         }
         Ok((started, self.metered))

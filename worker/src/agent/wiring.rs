@@ -40,13 +40,14 @@ pub(super) struct Handle {
 
 impl Handle {
     pub fn control(&self, message: Control) {
-        let leaves = matches!(message, Control::Cancel);
         self.gate.control(message);
-        if leaves {
-            // A task that waits for another worker's credit reads no messages. In one process the receiver's leaving
-            // frees it; a worker that is out of reach frees nobody.
-            self.outlets.iter().for_each(|outlet| outlet.leave());
-        }
+    }
+
+    /// Tells the task to leave at once. Those that wait for it are freed, and so is the task itself, should it wait for
+    /// another worker's credit: a worker that is out of reach frees nobody.
+    pub fn leave(&self) {
+        self.gate.leave(Control::Cancel);
+        self.outlets.iter().for_each(|outlet| outlet.leave());
     }
 }
 

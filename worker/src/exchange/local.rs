@@ -2,12 +2,13 @@
 //!
 //! The bound is credits in bytes, never rows alone: a sender waits while its own queue is over its credit, so a slow
 //! or blocked (aligning) channel stalls only its own sender. A frame is always accepted by an empty queue, whatever
-//! its size. Control messages bypass the credit, so that a full gate can still be cancelled. Frames from other workers
-//! come in by `inlet`.
+//! its size. Control messages bypass the credit, so that a full gate can still be cancelled; and the last of them closes
+//! the gate, so that no sender waits for a task that is told to leave. Frames from other workers come in by `inlet`.
 
 use crate::error::Error;
 use crate::frame::Frame;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub(super) struct Queue {
     pub line: Option<Line>,
 }
 
+/// Frees a task's thread from whatever it waits for below the gate.
+type Interrupt = Box<dyn FnOnce() + Send>;
+
 /// What the sender on another worker is told.
 #[derive(Default)]
 pub(super) struct Line {
@@ -52,6 +56,8 @@ pub(super) struct Line {
 pub(super) struct State<C> {
     pub queues: Vec<Queue>,
     control: VecDeque<C>,
+    /// Called once the task is told to leave.
+    interrupts: Vec<Interrupt>,
     /// The first channel that broke, until the task is told.
     pub failed: Option<Error>,
     /// Where the round robin goes on.
@@ -66,6 +72,22 @@ pub(super) struct Shared<C> {
     /// One for each queue.
     writable: Vec<Condvar>,
     pub credit_bytes: usize,
+    /// The task is told to leave.
+    left: Arc<AtomicBool>,
+}
+
+impl<C> State<C> {
+    /// Nothing is taken any more. Whoever tells senders on other workers is to be woken.
+    fn close(&mut self) -> Vec<Waker> {
+        self.closed = true;
+        let mut wakers = Vec::new();
+        for queue in &mut self.queues {
+            queue.frames.clear();
+            queue.bytes = 0;
+            wakers.extend(queue.line.as_mut().and_then(|line| line.waker.take()));
+        }
+        wakers
+    }
 }
 
 impl<C> Shared<C> {
@@ -125,6 +147,7 @@ pub fn gate<C>(channels: usize, credit_bytes: usize) -> Gate<C> {
             state: Mutex::new(State {
                 queues: (0..channels).map(|_| queue()).collect(),
                 control: VecDeque::new(),
+                interrupts: Vec::new(),
                 failed: None,
                 next: 0,
                 receiver_waits: false,
@@ -133,6 +156,7 @@ pub fn gate<C>(channels: usize, credit_bytes: usize) -> Gate<C> {
             readable: Condvar::new(),
             writable: (0..channels).map(|_| Condvar::new()).collect(),
             credit_bytes,
+            left: Arc::default(),
         }),
     }
 }
@@ -178,9 +202,40 @@ impl<C> Sender<C> {
         state.receiver_waits = false;
         self.shared.readable.notify_one();
     }
+
+    /// The last message for the task. From here on the gate is closed: whoever waits to send is told so, and the task,
+    /// should it be deep in work of its own, finds [`Gate::left`] set.
+    pub fn leave(&self, message: C) {
+        self.shared.left.store(true, Ordering::Relaxed);
+        let mut state = self.shared.lock();
+        state.control.push_back(message);
+        state.receiver_waits = false;
+        let wakers = state.close();
+        let interrupts = std::mem::take(&mut state.interrupts);
+        drop(state);
+        self.shared.readable.notify_one();
+        self.shared.writable.iter().for_each(Condvar::notify_all);
+        wakers.into_iter().for_each(Waker::wake);
+        interrupts.into_iter().for_each(|interrupt| interrupt());
+    }
 }
 
 impl<C> Gate<C> {
+    /// True once the task is told to leave; its message is waiting. For whoever cannot look at the gate itself.
+    pub fn left(&self) -> Arc<AtomicBool> {
+        self.shared.left.clone()
+    }
+
+    /// Called when the task is told to leave, at once if it has been already.
+    pub fn on_leave(&self, interrupt: Box<dyn FnOnce() + Send>) {
+        let mut state = self.shared.lock();
+        if !self.shared.left.load(Ordering::Relaxed) {
+            return state.interrupts.push(interrupt);
+        }
+        drop(state);
+        interrupt();
+    }
+
     pub fn sender(&self, channel: usize) -> Sender<C> {
         Sender { shared: self.shared.clone(), channel }
     }
@@ -240,13 +295,8 @@ impl<C> Gate<C> {
 impl<C> Drop for Gate<C> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.closed = true;
-        let mut wakers = Vec::new();
-        for queue in &mut state.queues {
-            queue.frames.clear();
-            queue.bytes = 0;
-            wakers.extend(queue.line.as_mut().and_then(|line| line.waker.take()));
-        }
+        let wakers = state.close();
+        state.interrupts.clear();
         drop(state);
         self.shared.writable.iter().for_each(Condvar::notify_all);
         wakers.into_iter().for_each(Waker::wake);
@@ -308,5 +358,28 @@ mod tests {
         let waiting = std::thread::spawn(move || sender.send(data(100)));
         drop(gate);
         assert_eq!(waiting.join().expect("no panic"), Err(Closed));
+    }
+
+    #[test]
+    fn task_that_is_told_to_leave_frees_those_who_wait_for_it() {
+        let gate = gate::<u8>(1, 16);
+        let sender = gate.sender(0);
+        sender.send(data(100)).expect("empty");
+        let (called, calls) = std::sync::mpsc::sync_channel(1);
+        gate.on_leave(Box::new(move || called.send(()).expect("the test waits")));
+        let waiting = std::thread::spawn(move || sender.send(data(100)));
+        let control = gate.sender(0);
+        control.control(1);
+        control.leave(2);
+        assert_eq!(waiting.join().expect("no panic"), Err(Closed), "the gate is still there, and nobody reads from it");
+        calls.recv().expect("the interrupt was called");
+        assert!(gate.left().load(Ordering::Relaxed));
+        let next = || gate.receive(&|_| false, NOW);
+        assert!(matches!(next(), Received::Control(1)));
+        assert!(matches!(next(), Received::Control(2)));
+        assert!(matches!(next(), Received::Timeout), "what was queued is gone");
+        let (called, calls) = std::sync::mpsc::sync_channel(1);
+        gate.on_leave(Box::new(move || called.send(()).expect("the test waits")));
+        calls.try_recv().expect("called at once");
     }
 }

@@ -25,6 +25,14 @@ pub struct GatedTask {
 impl GatedTask {
     /// Runs until cancelled; after the end of its inputs it stays for the checkpoints that follow.
     pub fn run(mut self) -> Exit {
+        let gate = &self.gate;
+        let heeds = self.root.visit(&mut |node| {
+            node.heed(gate);
+            Ok(())
+        });
+        if let Err(exit) = heeds {
+            return exit;
+        }
         let channels = self.inputs.len();
         let mut alignment = Alignment::new(channels);
         let mut merge = Merge::new(channels);
