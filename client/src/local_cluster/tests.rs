@@ -55,9 +55,8 @@ async fn all_processes_start_and_end_and_a_temporary_directory_goes_with_them() 
     let mut cluster = Cluster::start(Options { tiers, ..options(&binaries, 2) }).await.expect("it starts");
     assert_eq!(cluster.url, fake.url);
     assert_eq!(cluster.deaths(), []);
-    let read = |name: &str| {
-        std::fs::read_to_string(cluster.data_dir.join("logs").join(name)).expect("a log of each process")
-    };
+    let read =
+        |name: &str| std::fs::read_to_string(cluster.data_dir.join("logs").join(name)).expect("a log of each process");
     assert!(read("coordinator.log").contains("127.0.0.1:0 --data-dir"), "{}", read("coordinator.log"));
     let first = read("worker-1.log");
     assert!(first.contains(&format!("--coordinator {}", fake.url)), "{first}");
@@ -107,7 +106,9 @@ async fn a_process_that_dies_is_reported_once_with_the_end_of_its_log() {
     };
     assert!(!death.is_coordinator);
     let report = death.report;
-    for part in [&format!("worker-1 (process {id}) has ended with exit code 7"), "worker-1.log", "\n  first\n  last words"] {
+    for part in
+        [&format!("worker-1 (process {id}) has ended with exit code 7"), "worker-1.log", "\n  first\n  last words"]
+    {
         assert!(report.contains(part), "`{part}` is not in {report}");
     }
     assert_eq!(cluster.deaths(), [], "it dies once");

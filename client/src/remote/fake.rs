@@ -100,7 +100,10 @@ impl World {
 
     fn find_savepoint(&mut self, wanted: &str) -> Result<&mut Savepoint, Status> {
         let is = |savepoint: &&mut Savepoint| savepoint.id == wanted || savepoint.path == wanted;
-        self.savepoints.iter_mut().find(is).ok_or_else(|| Status::not_found(format!("there is no savepoint `{wanted}`")))
+        self.savepoints
+            .iter_mut()
+            .find(is)
+            .ok_or_else(|| Status::not_found(format!("there is no savepoint `{wanted}`")))
     }
 
     fn new_savepoint(&mut self, job: &str, directory: &str) -> Savepoint {
@@ -237,9 +240,11 @@ impl Service {
             loop {
                 let (new, ended) = {
                     let world = shared.lock();
-                    let ended = world.jobs.iter().flat_map(|job| &job.job).all(|job| {
-                        ["FINISHED", "CANCELLED", "FAILED"].contains(&job.state.as_str())
-                    });
+                    let ended = world
+                        .jobs
+                        .iter()
+                        .flat_map(|job| &job.job)
+                        .all(|job| ["FINISHED", "CANCELLED", "FAILED"].contains(&job.state.as_str()));
                     (items(&world)[sent..].to_vec(), ended)
                 };
                 for item in new {
@@ -362,7 +367,10 @@ impl Control for Service {
         Ok(Response::new(self.stream(request.follow, lines)))
     }
 
-    async fn trigger_checkpoint(&self, request: Request<TriggerCheckpointRequest>) -> Answer<TriggerCheckpointResponse> {
+    async fn trigger_checkpoint(
+        &self,
+        request: Request<TriggerCheckpointRequest>,
+    ) -> Answer<TriggerCheckpointResponse> {
         let request = request.into_inner();
         let mut world = self.shared.called("trigger_checkpoint", &request)?;
         let job = world.find(&request.job)?.job.clone().unwrap_or_default();
@@ -450,7 +458,9 @@ impl Control for Service {
 
     async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Answer<ListWorkersResponse> {
         let world = self.shared.called("list_workers", request.get_ref())?;
-        Ok(Response::new(ListWorkersResponse { workers: world.workers.iter().flat_map(|w| w.worker.clone()).collect() }))
+        Ok(Response::new(ListWorkersResponse {
+            workers: world.workers.iter().flat_map(|w| w.worker.clone()).collect(),
+        }))
     }
 
     async fn describe_worker(&self, request: Request<WorkerRequest>) -> Answer<WorkerDescription> {

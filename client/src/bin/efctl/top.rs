@@ -69,7 +69,8 @@ async fn page(what: Option<What>, session: &Session) -> Result<String, Error> {
 
 fn summary(cluster: &ClusterResponse, workers: &[Worker], jobs: &[Job], now_ms: u64) -> String {
     let ready = workers.iter().filter(|worker| tiers::is_ready(worker));
-    let (slots, free) = ready.clone().fold((0, 0), |(slots, free), worker| (slots + worker.slots, free + worker.slots_free));
+    let (slots, free) =
+        ready.clone().fold((0, 0), |(slots, free), worker| (slots + worker.slots, free + worker.slots_free));
     let running = jobs.iter().filter(|job| job.state == "RUNNING");
     format!(
         "EdgeFlow {}, up {}, term {}: {} of {} workers ready, {free} of {slots} slots free, {} of {} jobs running\n",
@@ -85,8 +86,20 @@ fn summary(cluster: &ClusterResponse, workers: &[Worker], jobs: &[Job], now_ms: 
 
 /// Those that do the most first; those that have ended are not shown.
 fn busy_jobs(jobs: &[Job], now_ms: u64) -> Table {
-    let mut found = Table::plain(&["ID", "NAME", "STATE", "IN/S", "OUT/S", "ROWS-IN", "ROWS-OUT", "RESTARTS", "CHECKPOINTED", "AGE"]);
-    let mut jobs: Vec<&Job> = jobs.iter().filter(|job| !ef_client::remote::ENDED.contains(&job.state.as_str())).collect();
+    let mut found = Table::plain(&[
+        "ID",
+        "NAME",
+        "STATE",
+        "IN/S",
+        "OUT/S",
+        "ROWS-IN",
+        "ROWS-OUT",
+        "RESTARTS",
+        "CHECKPOINTED",
+        "AGE",
+    ]);
+    let mut jobs: Vec<&Job> =
+        jobs.iter().filter(|job| !ef_client::remote::ENDED.contains(&job.state.as_str())).collect();
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.rows_in_per_second), job.id.clone()));
     for job in jobs {
         found.push(
@@ -109,7 +122,8 @@ fn busy_jobs(jobs: &[Job], now_ms: u64) -> Table {
 }
 
 fn busy_workers(workers: &[Worker], now_ms: u64) -> Table {
-    let mut found = Table::plain(&["ID", "STATE", "TIER", "SITE", "CPU", "MEMORY", "BUDGET", "FREE", "TASKS", "ROWS/S", "SEEN"]);
+    let mut found =
+        Table::plain(&["ID", "STATE", "TIER", "SITE", "CPU", "MEMORY", "BUDGET", "FREE", "TASKS", "ROWS/S", "SEEN"]);
     let mut workers: Vec<&Worker> = workers.iter().collect();
     workers.sort_by_key(|worker| (std::cmp::Reverse(worker.cpu_millis), worker.id.clone()));
     for worker in workers {

@@ -1,6 +1,6 @@
 //! One job on two workers of one process: two sources, and two sinks that get their rows by key.
 
-use super::super::{Agent, AgentHandle};
+use super::super::run::{Agent, AgentHandle, Means};
 use super::*;
 use ef_proto::connector::{Datagen, DatagenField, SinkConnector, SourceConnector};
 use ef_proto::expr::Expr;
@@ -96,7 +96,7 @@ fn id() -> DeploymentId {
 fn agent(work_dir: &std::path::Path, exchange: Option<Arc<Exchange>>) -> AgentHandle {
     let config = WorkerConfig { memory_bytes: 1 << 28, slots: 2, work_dir: work_dir.into(), commit_early: false };
     let root = Root::open(&Location::Memory, &Options::default(), Patience::Full).expect("memory only");
-    Agent::start(id(), config, Arc::new(|| 0), root, exchange)
+    Agent::start_with(id(), Means { config, clock: Arc::new(|| 0), root: Some(root), exchange })
 }
 
 async fn next(agent: &mut AgentHandle) -> Event {
