@@ -4,6 +4,9 @@
 //! A deployment that is told to leave does so at any time, also while its state is being restored. `Stopped` is said
 //! once nobody is left who could do anything in its name: no thread of a task, and none that still builds them.
 
+#[cfg(test)]
+mod tests;
+
 use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error, Result};
@@ -80,8 +83,14 @@ type Failed = (OperatorId, Error);
 
 impl Agent {
     /// Starts the agent of one deployment on the current tokio runtime. `root`: where the job's checkpoints go.
-    pub fn start(id: DeploymentId, config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
-        Agent::start_with(id, Means { config, clock, root: Some(root), exchange: None })
+    pub fn start(
+        id: DeploymentId,
+        config: WorkerConfig,
+        clock: Clock,
+        root: Root,
+        exchange: Option<Arc<Exchange>>,
+    ) -> AgentHandle {
+        Agent::start_with(id, Means { config, clock, root: Some(root), exchange })
     }
 
     pub fn start_with(id: DeploymentId, means: Means) -> AgentHandle {

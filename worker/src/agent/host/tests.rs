@@ -102,55 +102,6 @@ fn subtask(operator: u64, index: u32) -> SubtaskId {
     SubtaskId { operator: OperatorId(operator), index }
 }
 
-/// Two endless sources that feed one sink: two tasks with a gate between them.
-fn plan(sink: SinkConnector) -> Plan {
-    let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
-    let fields = vec![DatagenField::Sequence { start: 0, end: i64::MAX }];
-    let source = Source {
-        table: "numbers".into(),
-        connector: SourceConnector::Datagen(Datagen {
-            // What is written to disk is paced; else the gate is always full.
-            rows_per_second: matches!(sink, SinkConnector::Filesystem(_)).then_some(10_000),
-            number_of_rows: None,
-            seed: 1,
-            fields,
-        }),
-        format: None,
-        physical: schema.clone(),
-        metadata: Vec::new(),
-        project: vec![Expr { kind: ExprKind::Column(0), ty: DataType::Int64 }],
-        watermark: None,
-    };
-    let json = Json { on_error: OnError::Fail, timestamps: TimestampFormat::Sql };
-    let format = matches!(sink, SinkConnector::Filesystem(_)).then_some(Format::Json(json));
-    let sink = Sink { table: "out".into(), connector: sink, format, changelog: false };
-    let operator = |number, name: &str, kind, parallelism| Operator {
-        id: OperatorId(number),
-        name: name.into(),
-        kind,
-        parallelism,
-        schema: schema.clone(),
-        constraint: Default::default(),
-    };
-    Plan {
-        name: "job".into(),
-        operators: vec![
-            operator(1, "Source(numbers)", OperatorKind::Source(source), 2),
-            operator(2, "Sink(out)", OperatorKind::Sink(sink), 1),
-        ],
-        edges: vec![Edge {
-            from: OperatorId(1),
-            output: Output::Main,
-            to: OperatorId(2),
-            input: 0,
-            exchange: Exchange::Gather,
-            changelog: false,
-        }],
-        max_parallelism: 128,
-        config: BTreeMap::new(),
-    }
-}
-
 fn deploy(plan: &Plan, state: &str) -> Command {
     let placement = Placement::solo(plan);
     Command::Deploy(Box::new(Deploy { plan: plan.encode(), placement, restore: None, state: state.into(), slots: 1 }))
