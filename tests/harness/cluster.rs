@@ -176,7 +176,9 @@ impl Cluster {
         let mut cluster =
             Cluster { directory, options, coordinator: None, ports, workers: Vec::new(), calls, _permit: permit };
         cluster.restart(Who::Coordinator);
-        workers.into_iter().for_each(|options| drop(cluster.add_worker(options)));
+        for options in workers {
+            cluster.add_worker(options);
+        }
         cluster
     }
 

@@ -119,9 +119,9 @@ impl Cluster {
     #[track_caller]
     pub fn submit(&self, name: &str, sql: &str, args: &[&str]) -> String {
         let file = self.write_sql(name, sql);
-        let answer = self.json(&[&["submit", file.as_str()], args].concat());
-        let job = answer["job"].as_str().filter(|job| !job.is_empty());
-        job.unwrap_or_else(|| panic!("no job in the answer to submit: {answer}")).to_string()
+        let done = self.efctl(&[&["submit", file.as_str()], args].concat());
+        assert_eq!(done.code, Some(0), "submit {file}\n--- stdout\n{}\n--- stderr\n{}", done.stdout, done.stderr);
+        submitted_job(&done.stdout).unwrap_or_else(|| panic!("no job in the answer to submit: {}", done.stdout))
     }
 
     /// Writes `<name>.sql` for a call that takes a file; its name.
@@ -148,6 +148,12 @@ impl Cluster {
         let savepoints = self.savepoints(job).expect("the coordinator answers");
         newest_savepoint(&savepoints).unwrap_or_else(|| panic!("no completed savepoint of {job}: {savepoints:?}"))
     }
+}
+
+/// The id in what submit answers: `job ID (NAME) submitted`.
+pub fn submitted_job(stdout: &str) -> Option<String> {
+    let line = stdout.lines().find(|line| line.ends_with(" submitted"))?;
+    line.strip_prefix("job ")?.split(' ').next().map(String::from)
 }
 
 /// Id of the completed savepoint with the highest epoch.

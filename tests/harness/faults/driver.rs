@@ -6,7 +6,7 @@ use super::schedule::{Cut, Fault, Kind, Menu, Step, Target, schedule};
 use super::store::Store;
 use crate::checker::{Checked, Findings, Outputs, store};
 use crate::cluster::{Cluster, Options, Who, WorkerOptions};
-use crate::ctl::newest_savepoint;
+use crate::ctl::{newest_savepoint, submitted_job};
 use crate::disk::Disk;
 use crate::missing::missing;
 use crate::proxy::Proxy;
@@ -329,17 +329,17 @@ impl Driver<'_> {
         match (&active.doing, answer) {
             (Doing::Rescaling(_), Some(_)) => Ok(false),
             (Doing::Rescaling(_), None) => Ok(!self.is_rescaled(fault)),
-            (Doing::Stopping(_), answer) => {
-                // The answer may have been lost; the savepoint is taken all the same.
-                if answer.is_some() || self.cluster.job_state(&self.newest_job()).as_deref() == Some("FINISHED") {
-                    active.doing = Doing::Submitting(self.submission(fault, now)?);
+            (Doing::Stopping(_), _) => {
+                // Also where the answer was lost; then the command goes on to fail until the savepoint is there.
+                if let Some(savepoint) = self.savepoint_of_stopped() {
+                    active.doing = Doing::Submitting(self.submission(fault, &savepoint, now));
                 }
                 Ok(true)
             }
             (Doing::Submitting(_), Some(answer)) => {
-                let answer: serde_json::Value = serde_json::from_str(&answer)
-                    .map_err(|e| Failure::Job(format!("{e} in the answer to submit: {answer}")))?;
-                let job = answer["job"].as_str().unwrap_or_default().to_string();
+                let Some(job) = submitted_job(&answer) else {
+                    return Err(Failure::Job(format!("no job in the answer to submit: {answer}")));
+                };
                 self.say(&format!("  submitted again as {job}"));
                 self.submitted.push(job);
                 Ok(false)
@@ -399,19 +399,19 @@ impl Driver<'_> {
         known && self.cluster.job(&self.newest_job()).is_some_and(|row| row["parallelism"] == to)
     }
 
-    /// From the savepoint of the job that was stopped.
-    fn submission(&mut self, fault: Fault, now: Instant) -> Result<Call, Failure> {
-        let Fault::Upgrade(to) = fault else { unreachable!("only an upgrade submits") };
+    /// The job has finished, and its savepoint is complete.
+    fn savepoint_of_stopped(&self) -> Option<String> {
         let job = self.newest_job();
-        let savepoints = wait::found(PATIENCE, || self.cluster.savepoints(&job)).unwrap_or_default();
-        let Some(savepoint) = newest_savepoint(&savepoints) else {
-            return Err(Failure::Job(format!("job {job} was stopped without a savepoint: {savepoints:?}")));
-        };
+        let finished = self.cluster.job_state(&job)? == "FINISHED";
+        if finished { newest_savepoint(&self.cluster.savepoints(&job)?) } else { None }
+    }
+
+    fn submission(&mut self, fault: Fault, savepoint: &str, now: Instant) -> Call {
+        let Fault::Upgrade(to) = fault else { unreachable!("only an upgrade submits") };
         self.say(&format!("  savepoint {savepoint}"));
         self.outputs.next_generation();
         let file = self.cluster.write_sql("chaos", &self.job.sql());
-        let to = to.to_string();
-        Ok(Call::new(&["submit", &file, "--from-savepoint", &savepoint, "-p", &to, "-o", "json"], now))
+        Call::new(&["submit", &file, "--from-savepoint", savepoint, "-p", &to.to_string()], now)
     }
 
     /// Waits until all rows that were fed can be seen.
