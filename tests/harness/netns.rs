@@ -157,7 +157,8 @@ impl Net {
     /// Replaces a host's rules in one step.
     fn load(&self, host: usize, rules: &[Rule]) -> Result<(), String> {
         let mut script = String::from(
-            "table inet edgeflow { chain input { type filter hook input priority 0; policy accept; } }\n\
+            "add table inet edgeflow\n\
+             add chain inet edgeflow input { type filter hook input priority 0; policy accept; }\n\
              flush chain inet edgeflow input\n",
         );
         for rule in rules {
