@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs what a fresh Debian 12 with rustup lacks to build EdgeFlow: a C++ compiler, make, libclang (RocksDB's
-# bindings). Does nothing where all of it is there. Elsewhere it says what is missing.
+# bindings), protoc (the raft crate's messages). Does nothing where all of it is there. Elsewhere it says what is missing.
 set -eu
 
 missing=""
 command -v cc >/dev/null 2>&1 || missing="$missing gcc"
 command -v c++ >/dev/null 2>&1 || missing="$missing g++"
 command -v make >/dev/null 2>&1 || missing="$missing make"
+command -v protoc >/dev/null 2>&1 || missing="$missing protobuf-compiler"
 found=""
 for lib in /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang.so*; do
 	if [ -e "$lib" ]; then found=yes; fi

@@ -5,27 +5,49 @@ use std::path::{Path, PathBuf};
 /// For each module of a crate: the modules of the same crate it may use. Siblings do not see each other.
 const PROTO: &[(&str, &[&str])] = &[
     ("ids", &[]),
+    ("place", &[]),
     ("schema", &["ids"]),
     ("keys", &["ids"]),
     ("function", &["ids", "schema"]),
     ("expr", &["ids", "schema", "keys", "function"]),
-    ("connector", &["ids", "schema", "keys", "function", "expr"]),
-    ("plan", &["ids", "schema", "keys", "function", "expr", "connector"]),
+    ("connector", &["ids", "place", "schema", "keys", "function", "expr"]),
+    ("plan", &["ids", "place", "schema", "keys", "function", "expr", "connector"]),
     ("error", &[]),
     ("checkpoint", &["ids", "schema", "keys", "expr", "connector", "plan", "error", "wire"]),
-    ("rpc", &["ids", "schema", "keys", "expr", "connector", "plan", "checkpoint", "error"]),
+    ("rpc", &["ids", "place", "schema", "keys", "expr", "connector", "plan", "checkpoint", "error"]),
     ("machine", &["ids", "keys", "checkpoint", "error"]),
-    ("wire", &["ids", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"]),
+    ("job_config", &["place", "connector", "machine"]),
+    (
+        "wire",
+        &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"],
+    ),
 ];
 
-const STORE: &[(&str, &[&str])] =
-    &[("describe", &[]), ("location", &[]), ("options", &[]), ("remote", &["describe", "location", "options"])];
+const STORE: &[(&str, &[&str])] = &[
+    ("describe", &[]),
+    ("copy", &["describe"]),
+    ("location", &[]),
+    ("options", &[]),
+    ("remote", &["describe", "location", "options"]),
+];
 
-const COORDINATOR: &[(&str, &[&str])] = &[("planner", &[]), ("manifests", &[]), ("leader", &["planner", "manifests"])];
+const COORDINATOR: &[(&str, &[&str])] = &[
+    ("meta", &[]),
+    ("planner", &[]),
+    ("scheduler", &[]),
+    ("raft", &[]),
+    ("manifests", &[]),
+    ("solo", &["planner", "manifests"]),
+    ("leader", &["meta", "planner", "scheduler", "raft", "manifests"]),
+    ("workers", &["leader"]),
+    ("api", &["leader", "workers"]),
+];
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("config", &["error"]),
+    ("clock", &[]),
+    ("resources", &[]),
     ("metrics", &["error"]),
     ("frame", &["error"]),
     ("keys", &["error", "frame"]),
@@ -84,6 +106,8 @@ const WORKER: &[(&str, &[&str])] = &[
             "connector",
             "exchange",
             "task",
+            "clock",
+            "resources",
         ],
     ),
 ];

@@ -1,23 +1,26 @@
 //! A coordinator and a worker in this process: the embedded default of `efctl run`. The same leader, agent, tasks
 //! and checkpoint machine as in a cluster; only the channel between leader and agent is shorter.
 
-use crate::clock::Clock;
 use crate::output::tell;
-use crate::resources;
 use crate::summary::{Checkpoints, Late, Summary, Table};
-use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
+use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::ids::{DeploymentId, JobId};
+use ef_proto::job_config::JobConfig;
 use ef_proto::machine::checkpoint::Config;
-use ef_proto::plan::{OperatorKind, Plan};
+use ef_proto::plan::{Model, OperatorKind, Plan};
 use ef_proto::rpc::Command;
+use ef_proto::schema::Schema;
 use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
-use ef_worker::config::{MEMORY_BYTES_MAX_DEFAULT, WorkerConfig};
+use ef_worker::clock::Clock;
+pub use ef_worker::config::MEMORY_BYTES_MIN;
+use ef_worker::config::{self, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
+use ef_worker::resources;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -76,20 +79,39 @@ pub struct Ended {
 
 /// Plans a file; the error is a complete message with line and column.
 pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism: Option<u32>) -> Result<Plan, String> {
-    struct Models;
-    impl planner::ModelInspector for Models {
-        fn inspect(
-            &self,
-            path: &str,
-            inputs: &ef_proto::schema::Schema,
-            outputs: &ef_proto::schema::Schema,
-            options: &BTreeMap<String, String>,
-        ) -> Result<ef_proto::plan::Model, String> {
-            Inspector.inspect(path, inputs, outputs, options)
-        }
+    plan_with_models(sql, vars, name, parallelism).map(|(plan, _)| plan)
+}
+
+/// As [`plan`], with what the inference runtime says of the file of each declared model, by its path: for a planner
+/// that cannot read the files.
+pub fn plan_with_models(
+    sql: &str,
+    vars: &BTreeMap<String, String>,
+    name: &str,
+    parallelism: Option<u32>,
+) -> Result<(Plan, Vec<(String, Model)>), String> {
+    let options = PlanOptions { name: name.to_string(), parallelism, ..PlanOptions::default() };
+    let models = Models::default();
+    let plan = planner::plan(sql, vars, options, &models).map_err(|e| e.to_string())?;
+    Ok((plan, models.0.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Asks the worker's inference runtime, and writes down what it says of each path.
+#[derive(Default)]
+struct Models(Mutex<Vec<(String, Model)>>);
+
+impl planner::ModelInspector for Models {
+    fn inspect(
+        &self,
+        path: &str,
+        inputs: &Schema,
+        outputs: &Schema,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Model, String> {
+        let model = Inspector.inspect(path, inputs, outputs, options)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_string(), model.clone()));
+        Ok(model)
     }
-    let options = PlanOptions { name: name.to_string(), parallelism };
-    planner::plan(sql, vars, options, &Models).map_err(|e| e.to_string())
 }
 
 /// Runs a job to its end, or to Ctrl-C. Err: it could not be started.
@@ -107,9 +129,6 @@ pub fn run(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, St
 
 /// Names of work directories in a state directory. Hidden and ours: what is named so and left over is removed.
 const WORK_PREFIX: &str = ".edgeflow-work-";
-
-/// The least memory that a job is let start with.
-pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 /// Directories of one run; temporary ones go with the value.
 struct Directories {
@@ -227,9 +246,9 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let config = checkpoint_config(&plan, state_dir.is_some())?;
     let memory = match memory_bytes.or(set_memory(&plan)?) {
         Some(bytes) => bytes,
-        None => (resources::machine_memory_bytes() / 2).clamp(64 << 20, MEMORY_BYTES_MAX_DEFAULT),
+        None => config::memory_bytes(None, resources::machine_memory_bytes()).map_err(|e| e.message)?,
     };
-    let worker = WorkerConfig { memory_bytes: memory, work_dir: directories.work.clone(), commit_early };
+    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), commit_early };
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };
@@ -278,7 +297,7 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
     let handler = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
     let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     // `nohup` means it: the job outlives its terminal.
-    let mut hangup = if ignored(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
+    let mut hangup = if resources::ignores(libc::SIGHUP) { None } else { Some(handler(SignalKind::hangup())?) };
     // With a handler a file that may grow no further is an error of the write, and not the end of the process.
     drop(handler(SignalKind::from_raw(libc::SIGXFSZ))?);
     Ok(async move {
@@ -300,44 +319,13 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
     })
 }
 
-/// Whether this process was started with a signal ignored.
-fn ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-fn duration_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| {
-            ef_proto::connector::parse_duration_ms(text)
-                .ok_or_else(|| format!("SET '{key}' = '{text}': a duration such as '10 s' is accepted"))
-        })
-        .transpose()
-}
-
-fn number_option(plan: &Plan, key: &str) -> Result<Option<u64>, String> {
-    plan.config
-        .get(key)
-        .map(|text| text.parse().map_err(|_| format!("SET '{key}' = '{text}': a whole number is accepted")))
-        .transpose()
-}
-
 fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {
     let publishes = plan.operators.iter().any(
         |op| matches!(&op.kind, OperatorKind::Sink(s) if matches!(s.connector, ef_proto::connector::SinkConnector::Filesystem(_))),
     );
     let default = (durable || publishes).then_some(CHECKPOINT_INTERVAL_DEFAULT_MS);
-    let config = Config::default();
-    Ok(Config {
-        interval_ms: duration_option(plan, "execution.checkpointing.interval")?.or(default),
-        timeout_ms: duration_option(plan, "execution.checkpointing.timeout")?.unwrap_or(config.timeout_ms),
-        min_pause_ms: duration_option(plan, "execution.checkpointing.min-pause")?.unwrap_or(config.min_pause_ms),
-        tolerable_failures: number_option(plan, "execution.checkpointing.tolerable-failed-checkpoints")?
-            .map_or(config.tolerable_failures, |n| n as u32),
-        retained: number_option(plan, "state.checkpoints.num-retained")?.map_or(config.retained, |n| n.max(1) as usize),
-    })
+    let job = JobConfig::parse(&plan.config).map_err(|e| e.to_string())?;
+    Ok(job.checkpoints.config(default))
 }
 
 fn set_memory(plan: &Plan) -> Result<Option<u64>, String> {

@@ -10,9 +10,14 @@ pub fn tell(line: impl Display) {
 
 /// Text on stdout. A reader that has left (`| head`) has read enough; any other failure is one.
 pub fn print(text: &str) -> Result<(), String> {
-    let written = stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush());
-    match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write to stdout: {error}")),
-        _ => Ok(()),
+    write(&mut stdout(), text).map(|_| ())
+}
+
+/// Text on what stands for stdout. False: the reader has left, and what prints without end may end.
+pub fn write(out: &mut dyn Write, text: &str) -> Result<bool, String> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(format!("cannot write to stdout: {error}")),
     }
 }

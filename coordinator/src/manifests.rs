@@ -12,13 +12,18 @@ use ef_store::{Created, Root};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+mod describe;
+mod fit;
 pub mod gc;
 mod janitor;
 pub mod job;
+mod recorded;
 mod restore;
+pub mod savepoint;
 #[cfg(test)]
 mod tests;
 
+pub use describe::describe;
 pub use janitor::Janitor;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -36,10 +41,7 @@ impl Manifests {
     /// Takes `jobs/<job>` of a state directory for this process. What keeps a second one out is the lock in a file
     /// system, and elsewhere the incarnation: see [`Manifests::put`].
     pub fn open(state: &Root, job: JobId) -> Result<Manifests> {
-        if job.0.is_empty() || job.0.contains(['/', '\\', '#']) || job.0.starts_with('.') {
-            return Err(Error::invalid(format!("job id `{job}` is not usable as a directory name")));
-        }
-        let root = state.below("jobs").below(&job.0);
+        let root = job_root(state, &job)?;
         let lock = match &root.local {
             None => None,
             Some(local) => {
@@ -215,6 +217,13 @@ impl Manifests {
         }
         Ok(())
     }
+}
+
+fn job_root(state: &Root, job: &JobId) -> Result<Root> {
+    if job.0.is_empty() || job.0.contains(['/', '\\', '#']) || job.0.starts_with('.') {
+        return Err(Error::invalid(format!("job id `{job}` is not usable as a directory name")));
+    }
+    Ok(state.below("jobs").below(&job.0))
 }
 
 /// The jobs that have state here, sorted.

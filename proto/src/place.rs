@@ -41,7 +41,9 @@ impl fmt::Display for Tier {
 /// Which workers an operator may run on. The default is: on any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Constraint {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    #[serde(default, skip_serializing_if = "Selector::is_empty")]
     pub selector: Selector,
 }
 
@@ -51,13 +53,13 @@ impl Constraint {
     }
 
     pub fn is_any(&self) -> bool {
-        self.tier.is_none() && self.selector.0.is_empty()
+        self.tier.is_none() && self.selector.is_empty()
     }
 }
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.tier, self.selector.0.is_empty()) {
+        match (self.tier, self.selector.is_empty()) {
             (None, true) => f.write_str("any tier"),
             (Some(tier), true) => write!(f, "tier {tier}"),
             (None, false) => write!(f, "sites {}", self.selector),
@@ -69,6 +71,7 @@ impl fmt::Display for Constraint {
 /// `plant=a,line=*`: each label has a value that its pattern fits; `site` stands for the worker's site. `*` fits any
 /// run of characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Selector(pub Vec<(String, String)>);
 
 impl Selector {
@@ -86,11 +89,30 @@ impl Selector {
         Ok(Selector(terms))
     }
 
+    /// It names no label, so every site fits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn matches(&self, site: &str, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|(key, pattern)| match labels.get(key).map(String::as_str) {
             Some(value) => fits(pattern, value),
             None => key == "site" && fits(pattern, site),
         })
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Selector, String> {
+        Selector::parse(&text)
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> String {
+        selector.to_string()
     }
 }
 

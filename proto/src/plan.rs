@@ -41,6 +41,7 @@ pub struct Operator {
     /// Columns of the main output. For a changelog output, `_op` is its last column.
     pub schema: Schema,
     /// Where it may run.
+    #[serde(default, skip_serializing_if = "Constraint::is_any")]
     pub constraint: Constraint,
 }
 

@@ -11,12 +11,14 @@ mod operator;
 mod plan;
 mod rpc;
 mod schema;
+mod status;
 #[cfg(test)]
 mod tests;
 mod window;
 pub use fault::Fault;
 pub(crate) use frame::Frame;
 pub use plan::BYTES_MAX;
+pub use status::{CODE_KEY, code_name};
 
 /// What prost makes of `proto/proto/*.proto`.
 pub mod generated {

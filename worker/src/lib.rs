@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod barrier;
+pub mod clock;
 pub mod config;
 pub mod connector;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod keys;
 pub mod metrics;
 pub mod model;
 pub mod operator;
+pub mod resources;
 pub mod state;
 pub mod task;
 pub mod time;

@@ -1,6 +1,7 @@
 //! Counters of one operator's subtask: held by the task as fields, read by whoever shows them. Updated once a batch.
 
-use ef_proto::ids::SubtaskId;
+use ef_proto::ids::{DeploymentId, SubtaskId};
+use ef_proto::rpc::SubtaskLoad;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -51,5 +52,25 @@ impl OperatorMetrics {
 
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+impl Metered {
+    /// The counters as they are sent to the coordinator.
+    pub fn load(&self, deployment: &DeploymentId) -> SubtaskLoad {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let watermark_ms = self.metrics.watermark_ms.load(Ordering::Relaxed);
+        SubtaskLoad {
+            deployment: deployment.clone(),
+            subtask: self.subtask,
+            rows_in: read(&self.metrics.rows_in),
+            rows_out: read(&self.metrics.rows_out),
+            bytes: read(&self.metrics.bytes),
+            late_rows: read(&self.metrics.late_rows),
+            dropped_rows: read(&self.metrics.dropped_rows),
+            error_rows: read(&self.metrics.error_rows),
+            watermark_ms: (watermark_ms != i64::MIN).then_some(watermark_ms),
+            memory_bytes: read(&self.metrics.memory_bytes),
+        }
     }
 }

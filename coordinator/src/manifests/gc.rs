@@ -1,14 +1,53 @@
-//! Which state files are of no use any more: a pure rule over what was read, derived anew every time.
+//! Which objects of a job are of no use any more: pure rules over what was read, derived anew every time.
 //!
-//! Never by age or by counting: only a file that no retained manifest names, and that no checkpoint still to come can
-//! name, may go. Workers reuse files of completed checkpoints only, so what a newer epoch can name besides its own
-//! files is in the newest manifest.
+//! Never by age or by counting: only what no retained manifest names, and no checkpoint still to come can name, may go.
+//! Workers reuse files of completed checkpoints only, so what a newer epoch can name besides its own files is in the
+//! newest manifest.
+//!
+//! In a cluster ([`sweep`]) epochs are unique and ascending over all incarnations of a job, which makes the rules short:
+//! - A state file may go iff no retained manifest names it and its epoch (in its path) is at most the last completed
+//!   one. Later ones are of a checkpoint in flight.
+//! - A manifest may go iff it is not retained and is older than the last completed one. Later ones were put to be
+//!   recorded.
+//!
+//! They hold only if the rest keeps to this: one checkpoint of a job is in flight at a time; a worker learns that epoch
+//! n is complete before it is told to begin n + 1 (also after it has dialled in anew), or it would reuse files of the
+//! one before n; and a job restored from a foreign savepoint gives out only epochs above the savepoint's, or its own
+//! files could meet those that were copied in.
 
 use ef_proto::checkpoint::{Manifest, path};
 use ef_proto::ids::{Epoch, Incarnation};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-/// The files of `objects` (names below the job's root) to delete. `manifests` are all that exist.
+#[cfg(test)]
+mod tests;
+
+/// What may be deleted: the manifests first, so that none ever names a file that is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    pub manifests: Vec<Epoch>,
+    /// Paths below the job's root.
+    pub files: Vec<String>,
+}
+
+/// In a cluster. `retained` are the manifests that the log retains, pinned ones and the last completed one among them;
+/// `objects` the state files and `on_disk` the manifests that exist.
+pub fn sweep(retained: &[Manifest], objects: Vec<String>, on_disk: Vec<Epoch>, last_completed: Epoch) -> Garbage {
+    let epochs: BTreeSet<Epoch> = retained.iter().map(|manifest| manifest.epoch).collect();
+    // Without the newest checkpoint's manifest nothing is known about what may be reused.
+    if !epochs.contains(&last_completed) {
+        return Garbage::default();
+    }
+    let named = named(retained);
+    let old = |object: &String| path::state_file_origin(object).is_some_and(|(_, epoch)| epoch <= last_completed);
+    Garbage {
+        manifests: on_disk.into_iter().filter(|epoch| *epoch < last_completed && !epochs.contains(epoch)).collect(),
+        files: objects.into_iter().filter(|object| old(object) && !named.contains(object.as_str())).collect(),
+    }
+}
+
+/// Of a lone job in one process: the files of `objects` (names below the job's root) to delete. `manifests` are all
+/// that exist.
 pub fn garbage(
     manifests: &[Manifest],
     objects: Vec<String>,
@@ -19,9 +58,9 @@ pub fn garbage(
     if !manifests.iter().any(|manifest| manifest.epoch == last_completed) {
         return Vec::new();
     }
-    let referenced: HashSet<&str> = manifests.iter().flat_map(Manifest::files).map(|file| file.path.as_str()).collect();
+    let named = named(manifests);
     let useless = |object: &String| {
-        !referenced.contains(object.as_str())
+        !named.contains(object.as_str())
             && path::state_file_origin(object).is_some_and(|(by, epoch)| match by.cmp(&incarnation) {
                 // Its writers are gone, and what they left was never recorded or is retired.
                 std::cmp::Ordering::Less => true,
@@ -32,4 +71,8 @@ pub fn garbage(
             })
     };
     objects.into_iter().filter(useless).collect()
+}
+
+fn named(manifests: &[Manifest]) -> HashSet<&str> {
+    manifests.iter().flat_map(Manifest::files).map(|file| file.path.as_str()).collect()
 }

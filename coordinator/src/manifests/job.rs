@@ -1,7 +1,7 @@
 //! Whether a checkpoint fits the job that is to go on from it.
 
-use super::{Manifests, Result};
-use ef_proto::checkpoint::{Manifest, OperatorState};
+use super::{Manifests, Result, fit};
+use ef_proto::checkpoint::Manifest;
 use ef_proto::error::Error;
 use ef_proto::plan::Plan;
 use ef_store::Created;
@@ -15,11 +15,8 @@ pub fn check(manifest: &Manifest, plan: &Plan) -> Result<()> {
             "the checkpoint was taken with a maximum parallelism of {was}, and the job now has {is}; it cannot change"
         )));
     }
-    let stateful = |operator: &&OperatorState| {
-        operator.subtasks.iter().any(|subtask| !subtask.keyed.is_empty() || !subtask.blob.is_empty())
-    };
-    let lost = manifest.operators.iter().filter(stateful).filter(|operator| plan.operator(operator.id).is_none());
-    let lost: Vec<String> = lost.map(|operator| format!("`{}` ({})", operator.name, operator.id)).collect();
+    let lost: Vec<String> =
+        fit::lost(manifest, plan).map(|operator| format!("`{}` ({})", operator.name, operator.id)).collect();
     if lost.is_empty() {
         return Ok(());
     }

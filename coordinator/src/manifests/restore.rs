@@ -67,7 +67,7 @@ impl Manifests {
 }
 
 /// The root of a checkpoint's job, and its epoch.
-fn split(location: &str) -> Option<(&str, Epoch)> {
+pub(super) fn split(location: &str) -> Option<(&str, Epoch)> {
     let directory = location.trim_end_matches('/');
     let directory = directory.strip_suffix("/manifest").unwrap_or(directory);
     let (chk, digits) = directory.rsplit_once('/')?;

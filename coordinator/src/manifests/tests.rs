@@ -8,11 +8,11 @@ use ef_store::{Location, Options};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn job() -> JobId {
+pub(super) fn job() -> JobId {
     JobId("main".into())
 }
 
-fn manifest(epoch: u64, incarnation: u64, files: impl IntoIterator<Item = StateFile>) -> Manifest {
+pub(super) fn manifest(epoch: u64, incarnation: u64, files: impl IntoIterator<Item = StateFile>) -> Manifest {
     let layout = Layout::RocksDb;
     let subtask = SubtaskState { keyed: files.into_iter().collect(), layout, ..SubtaskState::default() };
     Manifest {
@@ -31,7 +31,7 @@ fn manifest(epoch: u64, incarnation: u64, files: impl IntoIterator<Item = StateF
     }
 }
 
-fn file(incarnation: u64, epoch: u64, name: &str) -> StateFile {
+pub(super) fn file(incarnation: u64, epoch: u64, name: &str) -> StateFile {
     let path =
         path::state_file(OperatorId(7), 0, &format!("uid{incarnation}"), Incarnation(incarnation), Epoch(epoch), name);
     StateFile { path, name: name.into(), bytes: 3, crc32: crc32fast::hash(b"sst") }
@@ -43,7 +43,7 @@ async fn open(location: &str) -> Result<Manifests> {
     Manifests::open(&state, job())
 }
 
-async fn upload(manifests: &Manifests, file: &StateFile) {
+pub(super) async fn upload(manifests: &Manifests, file: &StateFile) {
     manifests.create(&file.path, b"sst".to_vec()).await.expect("writes");
 }
 

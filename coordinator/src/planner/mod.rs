@@ -32,6 +32,7 @@ pub use error::{PlannerError, Span};
 pub use nodes::{PredictNode, TimeAttribute, WindowTvf};
 
 use datafusion_expr::LogicalPlan;
+use ef_proto::ids::OperatorId;
 use ef_proto::plan::{Model, Plan};
 use ef_proto::schema::Schema;
 use std::collections::BTreeMap;
@@ -82,12 +83,14 @@ pub trait ModelInspector: Sync {
     ) -> Result<Model, String>;
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
     /// The job's name.
     pub name: String,
     /// Parallelism of the job's operators; None: `SET 'parallelism.default'`, or 1.
     pub parallelism: Option<u32>,
+    /// Parallelism of single operators, which what only follows them follows too.
+    pub overrides: BTreeMap<OperatorId, u32>,
 }
 
 /// Parses and binds a file and lowers it to the operator graph.

@@ -6,6 +6,7 @@
 use super::options::{OptionError, Options};
 use super::{Compression, FilesystemSink, FilesystemSource, Format, OnError, SinkConnector, SourceConnector};
 use super::{Datagen, Nexmark, format};
+use crate::place::{Constraint, Selector, Tier};
 use crate::schema::Schema;
 use serde::{Deserialize, Serialize};
 
@@ -22,21 +23,22 @@ pub struct SourceCommon {
     pub error_table: Option<String>,
     /// `'scan.watermark.idle-timeout'`. None: never idle.
     pub idle_timeout_ms: Option<u64>,
-    pub tier: Option<String>,
-    pub site_selector: Option<String>,
+    /// `'tier'` and `'site.selector'`: where the table is.
+    pub constraint: Constraint,
 }
 
 impl SourceCommon {
-    /// For sinks too: there only `tier` and `site_selector` mean anything.
+    /// For sinks too: there only the constraint means anything.
     pub fn parse(options: &mut Options) -> Result<SourceCommon, OptionError> {
-        let tier = options.parsed("tier", "'cloud', 'gateway' or 'device'", |text| {
-            matches!(text, "cloud" | "gateway" | "device").then(|| text.to_owned())
+        let tier = options.parsed("tier", "'device', 'gateway', 'regional' or 'cloud'", Tier::parse)?;
+        let selector = options.parsed("site.selector", "labels with their values like 'plant=a,line=*'", |text| {
+            Selector::parse(text).ok().filter(|selector| !selector.is_empty())
         })?;
-        let site_selector = options.take("site.selector");
         let late_table = options.take("late.table");
         let error_table = options.take("error.table");
         let idle_timeout_ms = options.duration_ms("scan.watermark.idle-timeout")?.filter(|ms| *ms > 0);
-        Ok(SourceCommon { late_table, error_table, idle_timeout_ms, tier, site_selector })
+        let constraint = Constraint { tier, selector: selector.unwrap_or_default() };
+        Ok(SourceCommon { late_table, error_table, idle_timeout_ms, constraint })
     }
 }
 

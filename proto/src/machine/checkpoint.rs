@@ -71,6 +71,14 @@ pub enum Event {
     SubtaskEnded {
         subtask: SubtaskId,
     },
+    /// These subtasks have been lost and will start again from the newest completed checkpoint. What is being collected
+    /// is given up, which is not its fault and does not count as a failure; nothing is triggered before `Running`.
+    Restarting {
+        subtasks: Vec<SubtaskId>,
+        reason: String,
+    },
+    /// All subtasks run (again).
+    Running,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +138,8 @@ pub struct Checkpoints {
     newest_completed: Option<Epoch>,
     published: Option<Epoch>,
     requested: bool,
+    /// Some subtasks do not run: nothing is triggered.
+    paused: bool,
     failures_in_a_row: u32,
     /// When the periodic checkpoints count from: the last trigger, or the first event.
     interval_from_ms: Option<u64>,
@@ -181,6 +191,7 @@ impl Checkpoints {
             newest_completed: None,
             published: None,
             requested: false,
+            paused: false,
             failures_in_a_row: 0,
             interval_from_ms: None,
             ended_at_ms: None,
@@ -193,6 +204,36 @@ impl Checkpoints {
         assert!(self.completed.iter().is_sorted(), "completed checkpoints come in ascending order");
         assert!(self.completed.back().is_none_or(|&epoch| epoch <= self.last), "`last` is the highest epoch ever seen");
         self
+    }
+
+    /// Nothing is triggered before the first `Running`.
+    pub fn paused(mut self) -> Checkpoints {
+        self.paused = true;
+        self
+    }
+
+    /// The same job at another parallelism, at rest: nothing is triggered before the next `Running`. What subtasks that
+    /// are still there have ended or published is kept.
+    pub fn rescale(&mut self, subtasks: BTreeSet<SubtaskId>, sinks: BTreeSet<SubtaskId>) {
+        assert!(self.in_flight().is_none(), "a job is rescaled between two checkpoints");
+        assert!(!subtasks.is_empty() && sinks.is_subset(&subtasks), "every sink is a subtask");
+        self.ended.retain(|subtask| subtasks.contains(subtask));
+        // A sink starts from the newest completed checkpoint, and publishes it when it does.
+        let newest = self.newest_completed.unwrap_or_default();
+        let upto = |sink: SubtaskId| (sink, self.committed.get(&sink).copied().unwrap_or(newest));
+        self.committed = sinks.into_iter().map(upto).collect();
+        self.subtasks = subtasks;
+        self.paused = true;
+    }
+
+    /// The highest epoch ever triggered.
+    pub fn last(&self) -> Epoch {
+        self.last
+    }
+
+    /// Whether a manifest is on its way: it may become the truth, so nobody may restore an older one.
+    pub fn is_publishing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing { .. })
     }
 
     /// The checkpoint in flight.
@@ -277,6 +318,17 @@ impl Checkpoints {
             (_, Event::SubtaskEnded { subtask }) if self.subtasks.contains(&subtask) => {
                 self.ended.insert(subtask);
             }
+            (_, Event::Running) => self.paused = false,
+            (phase, Event::Restarting { subtasks, reason }) => {
+                self.ended.retain(|subtask| !subtasks.contains(subtask));
+                self.paused = true;
+                if let Phase::Collecting { epoch, cause, .. } = phase {
+                    self.requested |= *cause == Cause::Requested;
+                    actions.push(Action::Abort { epoch: *epoch, reason });
+                    self.phase = Phase::Idle;
+                    self.ended_at_ms = Some(now);
+                }
+            }
             (
                 _,
                 stale @ (Event::Acked { .. }
@@ -295,7 +347,7 @@ impl Checkpoints {
 
     /// Whether a checkpoint is to start now, and why.
     fn due(&self, now: u64) -> Option<Cause> {
-        if !matches!(self.phase, Phase::Idle) {
+        if !matches!(self.phase, Phase::Idle) || self.paused {
             return None;
         }
         let since = |then: Option<u64>| then.map_or(u64::MAX, |then| now.saturating_sub(then));

@@ -81,7 +81,7 @@ impl Tree<'_> {
             }
             None => {}
         }
-        let _ = writeln!(self.out, "{} p={}", describe(self.plan, op), op.parallelism);
+        let _ = writeln!(self.out, "{} p={}{}", describe(self.plan, op), op.parallelism, place(op, " on "));
         let mut inputs: Vec<&Edge> = self.plan.inputs_of(op.id).collect();
         inputs.sort_by_key(|edge| edge.input);
         for (i, edge) in inputs.iter().enumerate() {
@@ -97,7 +97,7 @@ impl Tree<'_> {
 pub fn dot(plan: &Plan) -> String {
     let mut out = format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box];\n", quoted(&plan.name));
     for op in &plan.operators {
-        let label = format!("{}\np={}", describe(plan, op), op.parallelism);
+        let label = format!("{}\np={}{}", describe(plan, op), op.parallelism, place(op, "\n"));
         let _ = writeln!(out, "  \"{}\" [label={}];", op.id, quoted(&label));
     }
     for edge in &plan.edges {
@@ -107,6 +107,11 @@ pub fn dot(plan: &Plan) -> String {
     }
     out.push_str("}\n");
     out
+}
+
+/// Where the operator may run, behind `before`; nothing where it may run anywhere.
+fn place(op: &Operator, before: &str) -> String {
+    if op.constraint.is_any() { String::new() } else { format!("{before}{}", op.constraint) }
 }
 
 fn quoted(text: &str) -> String {

@@ -5,6 +5,7 @@ use super::fault::{Fault, chosen, columns, list, narrow, optional, required};
 use super::generated::plan as wire;
 use super::generated::plan::operator::Kind;
 use super::window::{of_pair, pair};
+use crate::error::Error;
 use crate::ids::OperatorId;
 use crate::place::{Constraint, Selector, Tier};
 use crate::plan::{Calc, JoinKind, Model, Operator, OperatorKind, Predict, Sink, Source, Watermark, WindowJoin};
@@ -205,6 +206,19 @@ impl TryFrom<wire::Predict> for Predict {
 
     fn try_from(predict: wire::Predict) -> Result<Predict, Fault> {
         Ok(Predict { model: required(predict.model, "model")?, args: columns(predict.args, "args")? })
+    }
+}
+
+impl Model {
+    /// As a submission carries it.
+    pub fn encode(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&wire::Model::from(self))
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Model, Error> {
+        let model: wire::Model =
+            prost::Message::decode(bytes).map_err(|e| Error::invalid(format!("not a model's description: {e}")))?;
+        model.try_into().map_err(|fault: Fault| Error::invalid(format!("model.{fault}")))
     }
 }
 

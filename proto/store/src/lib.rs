@@ -4,6 +4,7 @@
 //! Objects are only ever created, never overwritten. A put whose answer was lost is settled by reading the object
 //! again: whose content is there says who created it. Nothing here decides what is written or deleted.
 
+mod copy;
 mod describe;
 pub mod location;
 pub mod options;
@@ -12,6 +13,7 @@ mod remote;
 #[cfg(test)]
 mod tests;
 
+pub use copy::{COPY_BYTES_MAX, copy};
 pub use describe::describe;
 pub use location::Location;
 pub use options::Options;

@@ -1,14 +1,16 @@
-//! From a plan to running tasks: fuse operators, make gates and channels, restore state, start threads.
+//! From a plan to running tasks: those that are placed here. Fuses operators, restores state, starts threads.
 
 use super::run::panicked;
-use crate::config::{self, CHANNEL_CREDIT_BYTES, WorkerConfig};
+use super::scratch::scratch;
+use super::wiring::{Handle, Wiring, input_schemas, operator};
+use crate::config::{self, WorkerConfig};
 use crate::connector::{self, CommitPermit, Place};
 use crate::error::{Code, Error, Result};
-use crate::exchange::{Gate, Partitioner, Sender, gate};
+use crate::exchange::{Channel, Exchange, Outlet, Partitioner, Registration};
 use crate::expr::CalcProgram;
 use crate::metrics::{Metered, OperatorMetrics, Role};
 use crate::operator;
-use crate::state::{Restored, Root, Store, Stores, download};
+use crate::state::{Restored, Root, Store, Stores, download, tempdir};
 use crate::task::{
     Body, Clock, Control, Events, ExchangeOutput, Exit, GatedTask, Node, Out, Outputs, RowTime, SourceTask, Target,
     TaskEvent,
@@ -16,10 +18,9 @@ use crate::task::{
 use ef_proto::checkpoint::{Manifest, OperatorState, SubtaskState};
 use ef_proto::ids::{DeploymentId, OperatorId, SubtaskId};
 use ef_proto::keys::range_of;
-use ef_proto::plan::{Calc, Edge, Exchange, Operator, OperatorKind, Output, Plan, Source, error_schema};
+use ef_proto::plan::{self, Calc, Operator, OperatorKind, Plan, Source};
 use ef_proto::rpc::Deploy;
-use ef_proto::schema::Schema;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,35 +32,47 @@ pub(super) struct Deployment {
     pub clock: Clock,
     /// Where the job's checkpoints lie.
     pub root: Root,
+    /// The way to other workers; None: all tasks run here.
+    pub exchange: Option<Arc<Exchange>>,
     pub events: Events,
+}
+
+/// What a deployment holds beside its tasks. Each task has a share of it, and gives it back before it says that it has
+/// left: when all have left, nothing of the deployment is there any more.
+struct Held {
+    scratch: tempdir::Owned,
+    _registration: Option<Registration>,
 }
 
 /// A task's thread, from the outside.
 pub(super) struct Started {
-    pub control: Sender<Control>,
+    pub control: Handle,
     /// Every operator's subtask that the task runs.
     pub subtasks: Vec<SubtaskId>,
 }
 
 type Failed = (OperatorId, Error);
 
-/// Starts all subtasks of a job; none, if one of them cannot start.
+/// Starts all tasks of the deployment that are placed here; none, if one of them cannot start.
 pub(super) async fn deploy(
     with: Deployment,
     command: Deploy,
 ) -> std::result::Result<(Vec<Started>, Vec<Metered>), Failed> {
-    let nowhere = OperatorId(0);
-    let plan = Plan::decode(&command.plan).map_err(|e| (nowhere, e))?;
+    let nowhere = |e: Error| (OperatorId(0), e);
+    let plan = Plan::decode(&command.plan).map_err(nowhere)?;
+    // First of all: other workers may be ready long before the state is here.
+    let (wiring, registration) = Wiring::new(&with, &plan, command.placement.clone()).map_err(nowhere)?;
+    let held = Arc::new(Held { scratch: scratch(&with.config.work_dir, &with.id), _registration: registration });
     let mut restored: HashMap<SubtaskId, Vec<Restored>> = HashMap::new();
-    for (subtask, old) in to_download(&command, &plan) {
+    for (subtask, old) in to_download(&command, &plan, &wiring) {
         let name = format!("restore-{}-{}-{}", subtask.operator, subtask.index, old.index);
-        let part = download_boxed(with.root.clone(), old, with.config.work_dir.join(name)).await;
+        let part = download_boxed(with.root.clone(), old, held.scratch.path().join(name)).await;
         restored.entry(subtask).or_default().push(part.map_err(|e| (subtask.operator, e))?);
     }
     // Opening stores and reading model files blocks; the runtime's threads are not for that.
-    tokio::task::spawn_blocking(move || Builder::new(&with, &command, &plan, restored)?.build())
+    tokio::task::spawn_blocking(move || Builder::new(&with, &command, &plan, wiring, held, restored)?.build())
         .await
-        .map_err(|e| (nowhere, Error::new(Code::Internal, format!("deployment: {e}"))))?
+        .map_err(|e| nowhere(Error::new(Code::Internal, format!("deployment: {e}"))))?
 }
 
 /// Boxed, because the compiler cannot see through the streams in `download` that the future is Send.
@@ -71,14 +84,14 @@ fn download_boxed(
     Box::pin(async move { download(&root, old, directory).await })
 }
 
-/// Every new subtask with each old one whose key groups it takes over.
-fn to_download(command: &Deploy, plan: &Plan) -> Vec<(SubtaskId, SubtaskState)> {
+/// Every new subtask that runs here with each old one whose key groups it takes over.
+fn to_download(command: &Deploy, plan: &Plan, wiring: &Wiring) -> Vec<(SubtaskId, SubtaskState)> {
     let mut wanted = Vec::new();
     for state in command.restore.iter().flat_map(|manifest| &manifest.operators) {
         let Some(op) = plan.operator(state.id) else { continue };
-        for index in 0..op.parallelism {
-            let range = range_of(index, op.parallelism, plan.max_parallelism);
-            let subtask = SubtaskId { operator: op.id, index };
+        let subtasks = (0..op.parallelism).map(|index| SubtaskId { operator: op.id, index });
+        for subtask in subtasks.filter(|subtask| wiring.is_here(*subtask)) {
+            let range = range_of(subtask.index, op.parallelism, plan.max_parallelism);
             let old = state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range));
             wanted.extend(old.map(|old| (subtask, old.clone())));
         }
@@ -94,16 +107,14 @@ struct Builder<'a> {
     with: &'a Deployment,
     command: &'a Deploy,
     plan: &'a Plan,
+    wiring: Wiring,
+    held: Arc<Held>,
     restored: HashMap<SubtaskId, Vec<Restored>>,
     stores: Stores,
-    /// Gates of the tasks that read from others, until their task takes them.
-    gates: BTreeMap<SubtaskId, (Gate<Control>, Vec<usize>)>,
-    /// The way into each of those gates, also after its task has taken it.
-    senders: HashMap<SubtaskId, Sender<Control>>,
-    /// First channel of an edge in its consumer's gates, by position in `plan.edges`.
-    first_channel: HashMap<usize, usize>,
     memory_share: usize,
     metered: Vec<Metered>,
+    /// Channels to other workers of the task that is being built.
+    outlets: Vec<Arc<Outlet>>,
 }
 
 enum Task {
@@ -116,62 +127,27 @@ impl<'a> Builder<'a> {
         with: &'a Deployment,
         command: &'a Deploy,
         plan: &'a Plan,
+        wiring: Wiring,
+        held: Arc<Held>,
         restored: HashMap<SubtaskId, Vec<Restored>>,
     ) -> std::result::Result<Builder<'a>, Failed> {
-        let keyed = plan.operators.iter().filter(|op| is_keyed(op)).map(|op| op.parallelism as usize).sum::<usize>();
-        let fail = |e| (OperatorId(0), e);
-        let backend = config::backend(&plan.config).map_err(fail)?;
-        let stores = Stores::open(backend, &with.config.work_dir, with.config.memory_bytes, with.id.incarnation);
-        let memory_share = stores.hot_bytes(with.config.memory_bytes) as usize / keyed.max(1);
-        let mut builder = Builder {
-            with,
-            command,
-            plan,
-            restored,
-            stores,
-            gates: BTreeMap::new(),
-            senders: HashMap::new(),
-            first_channel: HashMap::new(),
-            memory_share,
-            metered: Vec::new(),
-        };
-        builder.make_gates();
-        Ok(builder)
-    }
-
-    fn make_gates(&mut self) {
-        for op in &self.plan.operators {
-            if self.plan.inputs_of(op.id).any(|edge| self.plan.is_fused(edge)) {
-                continue;
-            }
-            let mut inputs = Vec::new();
-            for (position, edge) in self.plan.edges.iter().enumerate().filter(|(_, edge)| edge.to == op.id) {
-                self.first_channel.insert(position, inputs.len());
-                let senders = match edge.exchange {
-                    Exchange::Forward => 1,
-                    _ => self.plan.operator(edge.from).map_or(0, |from| from.parallelism as usize),
-                };
-                inputs.extend(std::iter::repeat_n(edge.input, senders));
-            }
-            for index in 0..op.parallelism {
-                let gate = gate(inputs.len(), CHANNEL_CREDIT_BYTES);
-                let subtask = SubtaskId { operator: op.id, index };
-                self.senders.insert(subtask, gate.sender(0));
-                self.gates.insert(subtask, (gate, inputs.clone()));
-            }
-        }
+        let backend = config::backend(&plan.config).map_err(|e| (OperatorId(0), e))?;
+        let memory_bytes = share(with.config.memory_bytes, command.slots, with.config.slots);
+        let stores = Stores::open(backend, held.scratch.path(), memory_bytes, with.id.incarnation);
+        let memory_share = stores.hot_bytes(memory_bytes) as usize / keyed_here(plan, &wiring).max(1);
+        let (metered, outlets) = (Vec::new(), Vec::new());
+        Ok(Builder { with, command, plan, wiring, held, restored, stores, memory_share, metered, outlets })
     }
 
     fn build(mut self) -> std::result::Result<(Vec<Started>, Vec<Metered>), Failed> {
-        let roots: Vec<SubtaskId> = self.gates.keys().copied().collect();
         let mut tasks = Vec::new();
-        for root in roots {
+        for root in self.wiring.roots() {
             let (control, task, subtasks) = self.task(root).map_err(|e| (root.operator, e))?;
             tasks.push((root, control, task, subtasks));
         }
-        let mut started = Vec::new();
+        let mut started: Vec<Started> = Vec::new();
         for (root, control, task, subtasks) in tasks {
-            let events = self.with.events.clone();
+            let (events, held) = (self.with.events.clone(), self.held.clone());
             let name = self.plan.operator(root.operator).map_or("", |op| op.name.as_str());
             let thread = std::thread::Builder::new().name(format!("{name}/{}", root.index));
             let run = move || {
@@ -180,12 +156,14 @@ impl<'a> Builder<'a> {
                     Task::Gated(task) => task.run(),
                 }))
                 .unwrap_or_else(|payload| Exit::Failed(root.operator, panicked(payload.as_ref())));
+                drop(held);
                 // An agent that is gone needs no events.
                 if let Exit::Failed(operator, error) = exit {
                     let _ = events.blocking_send(TaskEvent::Failed { operator, error });
                 }
                 let _ = events.blocking_send(TaskEvent::Exited);
             };
+            // Those that run already leave with `started`.
             thread.spawn(run).map_err(|e| {
                 (root.operator, Error::new(Code::Unavailable, format!("cannot start a thread for {name}: {e}")))
             })?;
@@ -194,24 +172,19 @@ impl<'a> Builder<'a> {
         Ok((started, self.metered))
     }
 
-    fn task(&mut self, root: SubtaskId) -> Result<(Sender<Control>, Task, Vec<SubtaskId>)> {
-        let op = self.operator(root.operator)?;
+    fn task(&mut self, root: SubtaskId) -> Result<(Handle, Task, Vec<SubtaskId>)> {
+        let op = operator(self.plan, root.operator)?;
         let mut subtasks = Vec::new();
         let task = if let OperatorKind::Source(source) = &op.kind {
-            let task = self.source(op, source, root, &mut subtasks)?;
-            (task.gate.sender(0), Task::Source(task))
+            Task::Source(self.source(op, source, root, &mut subtasks)?)
         } else {
             let node = self.node(op, root.index, &mut subtasks)?;
-            let (gate, inputs) = self.gates.remove(&root).expect("a gate for every root");
+            let (gate, inputs) = self.wiring.take_gate(root);
             let (clock, events) = (self.with.clock.clone(), self.with.events.clone());
-            (gate.sender(0), Task::Gated(GatedTask { root: node, gate, inputs, clock, events }))
+            Task::Gated(GatedTask { root: node, gate, inputs, clock, events })
         };
-        Ok((task.0, task.1, subtasks))
-    }
-
-    fn operator(&self, id: OperatorId) -> Result<&'a Operator> {
-        let missing = || Error::new(Code::Internal, format!("operator {id} is not in the plan"));
-        self.plan.operator(id).ok_or_else(missing)
+        let handle = self.wiring.handle(root, std::mem::take(&mut self.outlets));
+        Ok((handle, task, subtasks))
     }
 
     fn restored_state(&self, id: OperatorId) -> Option<&'a OperatorState> {
@@ -259,7 +232,7 @@ impl<'a> Builder<'a> {
             connector::source(source, &self.place(&source.table, op, subtask.index), &self.blobs(op.id), clock)?;
         let calc = Calc { filter: None, project: source.project.clone() };
         let watermark = source.watermark.as_ref();
-        let (gate, _) = self.gates.remove(&subtask).expect("a gate for every root");
+        let (gate, _) = self.wiring.take_gate(subtask);
         Ok(SourceTask {
             subtask,
             name: op.name.clone(),
@@ -279,7 +252,7 @@ impl<'a> Builder<'a> {
         subtasks.push(subtask);
         let named = |e: Error| Error::new(e.code, format!("in {}: {}", op.name, e.message));
         let blobs = self.blobs(op.id);
-        let inputs = self.input_schemas(op)?;
+        let inputs = input_schemas(self.plan, op)?;
         let key_groups = range_of(index, op.parallelism, self.plan.max_parallelism);
         let mut store: Box<dyn Store> = self.stores.none();
         let body = if let OperatorKind::Sink(sink) = &op.kind {
@@ -312,62 +285,58 @@ impl<'a> Builder<'a> {
         Ok(Node::new(subtask, op.name.clone(), body, store, outputs, self.memory_share))
     }
 
-    /// The schema of each input of `op`, by number.
-    fn input_schemas(&self, op: &Operator) -> Result<Vec<Schema>> {
-        let mut schemas = Vec::new();
-        for edge in self.plan.inputs_of(op.id) {
-            let from = self.operator(edge.from)?;
-            if schemas.len() <= edge.input {
-                schemas.resize(edge.input + 1, Schema::default());
-            }
-            schemas[edge.input] = self.output_schema(from, edge.output)?;
-        }
-        Ok(schemas)
-    }
-
-    fn output_schema(&self, op: &Operator, output: Output) -> Result<Schema> {
-        match output {
-            Output::Main => Ok(op.schema.clone()),
-            Output::Errors => Ok(error_schema()),
-            // Late rows leave as they came.
-            Output::Late => Ok(self.input_schemas(op)?.swap_remove(0)),
-        }
-    }
-
     fn outputs(&mut self, op: &'a Operator, subtask: SubtaskId, subtasks: &mut Vec<SubtaskId>) -> Result<Outputs> {
         let metrics = self.meter(op, subtask);
         let mut outs = Vec::new();
         for (position, edge) in self.plan.edges.iter().enumerate().filter(|(_, edge)| edge.from == op.id) {
-            let to = self.operator(edge.to)?;
+            let to = operator(self.plan, edge.to)?;
             let target = if self.plan.is_fused(edge) {
                 Target::Node(Box::new(self.node(to, subtask.index, subtasks)?))
             } else {
-                Target::Exchange(self.exchange(position, edge, to, subtask))
+                Target::Exchange(self.exchange(position, to, subtask)?)
             };
             outs.push(Out { output: edge.output, target });
         }
-        Ok(Outputs { outs, metrics, now_ms: (self.with.clock)() })
+        Ok(Outputs { operator: op.id, outs, metrics, now_ms: (self.with.clock)() })
     }
 
-    fn exchange(&self, position: usize, edge: &Edge, to: &Operator, subtask: SubtaskId) -> ExchangeOutput {
-        let first = self.first_channel[&position];
-        let channel =
-            |index: u32, channel: usize| self.senders[&SubtaskId { operator: to.id, index }].on_channel(channel);
-        let all =
-            || (0..to.parallelism).map(|index| channel(index, first + subtask.index as usize)).collect::<Vec<_>>();
-        match &edge.exchange {
-            Exchange::Forward => ExchangeOutput::One(channel(subtask.index, first)),
-            Exchange::Gather => ExchangeOutput::One(channel(0, first + subtask.index as usize)),
-            Exchange::Hash(_) if to.parallelism == 1 => ExchangeOutput::One(channel(0, first + subtask.index as usize)),
-            Exchange::Hash(keys) => {
-                ExchangeOutput::Hash(Partitioner::new(keys.clone(), to.parallelism, self.plan.max_parallelism), all())
+    fn exchange(&mut self, position: usize, to: &Operator, subtask: SubtaskId) -> Result<ExchangeOutput> {
+        let mut channels = |targets| -> Result<Vec<Channel<Control>>> {
+            self.wiring.senders(self.with, self.plan, position, subtask.index, targets, &mut self.outlets)
+        };
+        let mut one = |target| Ok(ExchangeOutput::One(channels(target..target + 1)?.remove(0)));
+        match &self.plan.edges[position].exchange {
+            plan::Exchange::Forward => one(subtask.index),
+            plan::Exchange::Gather => one(0),
+            plan::Exchange::Hash(_) if to.parallelism == 1 => one(0),
+            plan::Exchange::Hash(keys) => {
+                let partitioner = Partitioner::new(keys.clone(), to.parallelism, self.plan.max_parallelism);
+                Ok(ExchangeOutput::Hash(partitioner, channels(0..to.parallelism)?))
             }
-            Exchange::Rebalance => ExchangeOutput::Rebalance { next: subtask.index as usize, channels: all() },
+            plan::Exchange::Rebalance => {
+                let channels = channels(0..to.parallelism)?;
+                Ok(ExchangeOutput::Rebalance { next: subtask.index as usize, channels })
+            }
         }
     }
 }
 
-/// Operators that will have a store, for dividing the memory before they are built.
+/// Operators' subtasks that will have a store here, for dividing the memory before they are built.
+fn keyed_here(plan: &Plan, wiring: &Wiring) -> usize {
+    let keyed = plan.operators.iter().filter(|op| is_keyed(op));
+    let subtasks = keyed.flat_map(|op| (0..op.parallelism).map(|index| SubtaskId { operator: op.id, index }));
+    subtasks.filter(|subtask| wiring.is_here(*subtask)).count()
+}
+
 fn is_keyed(op: &Operator) -> bool {
     matches!(op.kind, OperatorKind::WindowAggregate(_) | OperatorKind::GroupAggregate(_) | OperatorKind::WindowJoin(_))
 }
+
+/// Of the worker's memory, what these slots of its own are worth.
+fn share(memory_bytes: u64, slots: u32, of: u32) -> u64 {
+    let of = of.max(1);
+    (u128::from(memory_bytes) * u128::from(slots.clamp(1, of)) / u128::from(of)) as u64
+}
+
+#[cfg(test)]
+mod tests;

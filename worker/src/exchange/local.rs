@@ -1,12 +1,16 @@
-//! Channels between tasks of one process: a gate with one bounded queue per sender.
+//! Where a task's input arrives: a gate with one bounded queue per sender, and the senders of the same process.
 //!
 //! The bound is credits in bytes, never rows alone: a sender waits while its own queue is over its credit, so a slow
 //! or blocked (aligning) channel stalls only its own sender. A frame is always accepted by an empty queue, whatever
-//! its size. Control messages bypass the credit, so that a full gate can still be cancelled.
+//! its size. Control messages bypass the credit, so that a full gate can still be cancelled; and the last of them closes
+//! the gate, so that no sender waits for a task that is told to leave. Frames from other workers come in by `inlet`.
 
+use crate::error::Error;
 use crate::frame::Frame;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 /// The other side is gone: the task was cancelled or failed.
@@ -18,43 +22,109 @@ pub struct Closed;
 pub enum Received<C> {
     Frame(usize, Frame),
     Control(C),
+    /// A channel from another worker broke before its end. Told once.
+    Failed(Error),
     /// Nothing came in time.
     Timeout,
 }
 
-struct Queue {
-    frames: VecDeque<(Frame, usize)>,
-    bytes: usize,
+pub(super) struct Queue {
+    pub frames: VecDeque<(Frame, usize)>,
+    pub bytes: usize,
     sender_waits: bool,
+    /// Of a channel from another worker.
+    pub line: Option<Line>,
 }
 
-struct State<C> {
-    queues: Vec<Queue>,
+/// Frees a task's thread from whatever it waits for below the gate.
+type Interrupt = Box<dyn FnOnce() + Send>;
+
+/// What the sender on another worker is told.
+#[derive(Default)]
+pub(super) struct Line {
+    /// Bytes that the task has taken since the start, and how much of that its sender knows.
+    pub taken: u64,
+    pub told: u64,
+    /// Nothing more will be told: the last frame has come.
+    pub done: bool,
+    /// Why the channel was given up.
+    pub broken: Option<String>,
+    /// Of whoever tells the sender.
+    pub waker: Option<Waker>,
+}
+
+pub(super) struct State<C> {
+    pub queues: Vec<Queue>,
     control: VecDeque<C>,
+    /// Called once the task is told to leave.
+    interrupts: Vec<Interrupt>,
+    /// The first channel that broke, until the task is told.
+    pub failed: Option<Error>,
     /// Where the round robin goes on.
     next: usize,
     receiver_waits: bool,
-    closed: bool,
+    pub closed: bool,
 }
 
-struct Shared<C> {
+pub(super) struct Shared<C> {
     state: Mutex<State<C>>,
     readable: Condvar,
     /// One for each queue.
     writable: Vec<Condvar>,
-    credit_bytes: usize,
+    pub credit_bytes: usize,
+    /// The task is told to leave.
+    left: Arc<AtomicBool>,
+}
+
+impl<C> State<C> {
+    /// Nothing is taken any more. Whoever tells senders on other workers is to be woken.
+    fn close(&mut self) -> Vec<Waker> {
+        self.closed = true;
+        let mut wakers = Vec::new();
+        for queue in &mut self.queues {
+            queue.frames.clear();
+            queue.bytes = 0;
+            wakers.extend(queue.line.as_mut().and_then(|line| line.waker.take()));
+        }
+        wakers
+    }
 }
 
 impl<C> Shared<C> {
     /// A panicking task poisons nothing worth saving: it has failed the job, and the queues are still consistent.
-    fn lock(&self) -> MutexGuard<'_, State<C>> {
+    pub fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The task has something to look at.
+    pub fn wake(&self, state: &mut State<C>) {
+        if state.receiver_waits {
+            state.receiver_waits = false;
+            self.readable.notify_one();
+        }
+    }
+}
+
+impl Queue {
+    /// Whether it is time to tell the sender what was taken. A quarter of the credit is worth a message; an empty queue
+    /// must be known, because a frame larger than the rest of the credit waits for it.
+    pub fn is_credit_due(&self, credit_bytes: usize) -> bool {
+        let Some(line) = &self.line else { return false };
+        let untold = line.taken - line.told;
+        untold > 0 && (self.bytes == 0 || untold >= credit_bytes as u64 / 4)
+    }
+
+    /// `bytes` have left the queue. The waker of the one who tells the sender, if that is due.
+    fn taken(&mut self, bytes: usize, credit_bytes: usize) -> Option<Waker> {
+        self.bytes -= bytes;
+        self.line.as_mut()?.taken += bytes as u64;
+        if self.is_credit_due(credit_bytes) { self.line.as_mut()?.waker.take() } else { None }
     }
 }
 
 /// The reading side, owned by one task.
 pub struct Gate<C> {
-    shared: Arc<Shared<C>>,
+    pub(super) shared: Arc<Shared<C>>,
 }
 
 /// The writing side of one channel, and (cloned) the way to a task's control messages.
@@ -71,12 +141,14 @@ impl<C> Clone for Sender<C> {
 
 /// A gate with `channels` queues of `credit_bytes` each. `Sender`s by channel number from [`Gate::sender`].
 pub fn gate<C>(channels: usize, credit_bytes: usize) -> Gate<C> {
-    let queue = || Queue { frames: VecDeque::new(), bytes: 0, sender_waits: false };
+    let queue = || Queue { frames: VecDeque::new(), bytes: 0, sender_waits: false, line: None };
     Gate {
         shared: Arc::new(Shared {
             state: Mutex::new(State {
                 queues: (0..channels).map(|_| queue()).collect(),
                 control: VecDeque::new(),
+                interrupts: Vec::new(),
+                failed: None,
                 next: 0,
                 receiver_waits: false,
                 closed: false,
@@ -84,12 +156,13 @@ pub fn gate<C>(channels: usize, credit_bytes: usize) -> Gate<C> {
             readable: Condvar::new(),
             writable: (0..channels).map(|_| Condvar::new()).collect(),
             credit_bytes,
+            left: Arc::default(),
         }),
     }
 }
 
 /// Bytes that a frame takes of its channel's credit.
-fn frame_bytes(frame: &Frame) -> usize {
+pub(super) fn frame_bytes(frame: &Frame) -> usize {
     match frame {
         Frame::Data(batch) => batch.get_array_memory_size(),
         _ => 0,
@@ -114,10 +187,7 @@ impl<C> Sender<C> {
             if queue.bytes == 0 || queue.bytes + bytes <= self.shared.credit_bytes {
                 queue.bytes += bytes;
                 queue.frames.push_back((frame, bytes));
-                if state.receiver_waits {
-                    state.receiver_waits = false;
-                    self.shared.readable.notify_one();
-                }
+                self.shared.wake(&mut state);
                 return Ok(());
             }
             queue.sender_waits = true;
@@ -132,9 +202,40 @@ impl<C> Sender<C> {
         state.receiver_waits = false;
         self.shared.readable.notify_one();
     }
+
+    /// The last message for the task. From here on the gate is closed: whoever waits to send is told so, and the task,
+    /// should it be deep in work of its own, finds [`Gate::left`] set.
+    pub fn leave(&self, message: C) {
+        self.shared.left.store(true, Ordering::Relaxed);
+        let mut state = self.shared.lock();
+        state.control.push_back(message);
+        state.receiver_waits = false;
+        let wakers = state.close();
+        let interrupts = std::mem::take(&mut state.interrupts);
+        drop(state);
+        self.shared.readable.notify_one();
+        self.shared.writable.iter().for_each(Condvar::notify_all);
+        wakers.into_iter().for_each(Waker::wake);
+        interrupts.into_iter().for_each(|interrupt| interrupt());
+    }
 }
 
 impl<C> Gate<C> {
+    /// True once the task is told to leave; its message is waiting. For whoever cannot look at the gate itself.
+    pub fn left(&self) -> Arc<AtomicBool> {
+        self.shared.left.clone()
+    }
+
+    /// Called when the task is told to leave, at once if it has been already.
+    pub fn on_leave(&self, interrupt: Box<dyn FnOnce() + Send>) {
+        let mut state = self.shared.lock();
+        if !self.shared.left.load(Ordering::Relaxed) {
+            return state.interrupts.push(interrupt);
+        }
+        drop(state);
+        interrupt();
+    }
+
     pub fn sender(&self, channel: usize) -> Sender<C> {
         Sender { shared: self.shared.clone(), channel }
     }
@@ -144,13 +245,17 @@ impl<C> Gate<C> {
         self.shared.lock().control.pop_front()
     }
 
-    /// Control messages first, then frames of the channels that `blocked` lets pass, in turn.
+    /// Control messages first, then word of a broken channel, then frames of the channels that `blocked` lets pass, in
+    /// turn.
     pub fn receive(&self, blocked: &dyn Fn(usize) -> bool, timeout: Duration) -> Received<C> {
         let mut state = self.shared.lock();
         let mut waited = false;
         loop {
             if let Some(message) = state.control.pop_front() {
                 return Received::Control(message);
+            }
+            if let Some(error) = state.failed.take() {
+                return Received::Failed(error);
             }
             let count = state.queues.len();
             for step in 0..count {
@@ -160,13 +265,17 @@ impl<C> Gate<C> {
                 }
                 let queue = &mut state.queues[channel];
                 if let Some((frame, bytes)) = queue.frames.pop_front() {
-                    queue.bytes -= bytes;
+                    let waker = queue.taken(bytes, self.shared.credit_bytes);
                     // Woken at half credit, not at the first free byte: fewer switches between the two threads.
                     if queue.sender_waits && queue.bytes <= self.shared.credit_bytes / 2 {
                         queue.sender_waits = false;
                         self.shared.writable[channel].notify_one();
                     }
                     state.next = (channel + 1) % count;
+                    drop(state);
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
                     return Received::Frame(channel, frame);
                 }
             }
@@ -186,13 +295,11 @@ impl<C> Gate<C> {
 impl<C> Drop for Gate<C> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.closed = true;
-        for queue in &mut state.queues {
-            queue.frames.clear();
-            queue.bytes = 0;
-        }
+        let wakers = state.close();
+        state.interrupts.clear();
         drop(state);
         self.shared.writable.iter().for_each(Condvar::notify_all);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -251,5 +358,28 @@ mod tests {
         let waiting = std::thread::spawn(move || sender.send(data(100)));
         drop(gate);
         assert_eq!(waiting.join().expect("no panic"), Err(Closed));
+    }
+
+    #[test]
+    fn task_that_is_told_to_leave_frees_those_who_wait_for_it() {
+        let gate = gate::<u8>(1, 16);
+        let sender = gate.sender(0);
+        sender.send(data(100)).expect("empty");
+        let (called, calls) = std::sync::mpsc::sync_channel(1);
+        gate.on_leave(Box::new(move || called.send(()).expect("the test waits")));
+        let waiting = std::thread::spawn(move || sender.send(data(100)));
+        let control = gate.sender(0);
+        control.control(1);
+        control.leave(2);
+        assert_eq!(waiting.join().expect("no panic"), Err(Closed), "the gate is still there, and nobody reads from it");
+        calls.recv().expect("the interrupt was called");
+        assert!(gate.left().load(Ordering::Relaxed));
+        let next = || gate.receive(&|_| false, NOW);
+        assert!(matches!(next(), Received::Control(1)));
+        assert!(matches!(next(), Received::Control(2)));
+        assert!(matches!(next(), Received::Timeout), "what was queued is gone");
+        let (called, calls) = std::sync::mpsc::sync_channel(1);
+        gate.on_leave(Box::new(move || called.send(()).expect("the test waits")));
+        calls.try_recv().expect("called at once");
     }
 }

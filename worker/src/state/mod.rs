@@ -67,6 +67,11 @@ pub trait Store: Send {
 
     /// Bytes of memory in use (memtables, caches).
     fn memory_bytes(&self) -> usize;
+
+    /// What makes a call that waits inside the store return soon, with an error. Nothing is written after that.
+    fn interrupt(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
 }
 
 /// One old subtask's state, downloaded: its keyed files lie in `directory` under their names, and go with the value:

@@ -51,7 +51,7 @@ impl RocksShared {
 
 pub struct RocksStore {
     // Before `directory`: closed first.
-    db: DB,
+    db: Arc<DB>,
     directory: tempdir::Owned,
     db_uid: String,
     key_groups: Range<u16>,
@@ -85,7 +85,7 @@ impl RocksStore {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         Ok(RocksStore {
-            db,
+            db: Arc::new(db),
             directory,
             db_uid,
             key_groups,
@@ -227,7 +227,7 @@ impl Store for RocksStore {
         let failed = || format!("cannot snapshot RocksDB to `{}`", path.display());
         let directory = tempdir::Owned::new(path.clone());
         // Flushes always: there is no log to fall back to.
-        Checkpoint::new(&self.db).and_then(|db| db.create_checkpoint(&path)).unavailable(failed)?;
+        Checkpoint::new(&*self.db).and_then(|db| db.create_checkpoint(&path)).unavailable(failed)?;
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&path).unavailable(failed)? {
             let entry = entry.unavailable(failed)?;
@@ -270,6 +270,16 @@ impl Store for RocksStore {
             + read("rocksdb.cur-size-all-mem-tables")
             + read("rocksdb.estimate-table-readers-mem")
             + read("rocksdb.block-cache-pinned-usage")
+    }
+
+    /// A writer that RocksDB holds back until a compaction has caught up is let go, and the compaction ended.
+    fn interrupt(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let db = Arc::downgrade(&self.db);
+        Some(Box::new(move || {
+            if let Some(db) = db.upgrade() {
+                db.cancel_all_background_work(false);
+            }
+        }))
     }
 }
 

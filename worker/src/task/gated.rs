@@ -1,6 +1,6 @@
 //! A task that reads from other tasks: merge watermarks, align barriers, run the tree.
 
-use super::node::Node;
+use super::node::{Node, failed};
 use super::source::snapshot_into;
 use super::{Clock, Control, Events, Exit, TaskEvent};
 use crate::barrier::{Alignment, Step};
@@ -25,6 +25,14 @@ pub struct GatedTask {
 impl GatedTask {
     /// Runs until cancelled; after the end of its inputs it stays for the checkpoints that follow.
     pub fn run(mut self) -> Exit {
+        let gate = &self.gate;
+        let heeds = self.root.visit(&mut |node| {
+            node.heed(gate);
+            Ok(())
+        });
+        if let Err(exit) = heeds {
+            return exit;
+        }
         let channels = self.inputs.len();
         let mut alignment = Alignment::new(channels);
         let mut merge = Merge::new(channels);
@@ -45,6 +53,7 @@ impl GatedTask {
                     Ok(())
                 }
                 Received::Control(message) => self.control(&message),
+                Received::Failed(error) => Err(failed(self.root.subtask, &self.root.name, error)),
                 Received::Timeout => Ok(()),
                 Received::Frame(channel, frame) => {
                     self.frame(channel, frame, now_ms, &mut alignment, &mut merge, &mut answered)
@@ -215,7 +224,8 @@ pub(super) fn linger(
                 act(Linger::Control(Control::Abort(epoch)))
             }
             Received::Control(message) => act(Linger::Control(message)),
-            Received::Timeout | Received::Frame(..) => Ok(()),
+            // Nothing can break any more: all inputs have ended.
+            Received::Timeout | Received::Frame(..) | Received::Failed(_) => Ok(()),
         };
         if let Err(exit) = step {
             return exit;

@@ -1,10 +1,11 @@
 //! One operator in a task's tree, with its store and its outputs: passes batches, watermarks, barriers and the end
 //! through itself and then to all below it.
 
-use super::outputs::{CLOSED, Outputs};
-use super::{Exit, NodeSnapshot};
+use super::outputs::Outputs;
+use super::{Control, Exit, NodeSnapshot};
 use crate::connector::{CommitPermit, Sink};
 use crate::error::{Code, Error, Result};
+use crate::exchange::Gate;
 use crate::frame::END_OF_TIME;
 use crate::metrics::OperatorMetrics;
 use crate::operator::{Operator, Scope};
@@ -13,7 +14,8 @@ use arrow_array::RecordBatch;
 use ef_proto::checkpoint::StateFile;
 use ef_proto::ids::{Epoch, SubtaskId};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub enum Body {
     Operator(Box<dyn Operator>),
@@ -31,6 +33,8 @@ pub struct Node {
     pub memory_share: usize,
     /// The end of time has passed through and all inputs have ended: nothing can come that would need the state.
     over: bool,
+    /// The task is told to leave.
+    left: Arc<AtomicBool>,
     /// Snapshots whose checkpoint is not yet known to be complete: (epoch, the store's sequence).
     unconfirmed: VecDeque<(Epoch, u64)>,
 }
@@ -47,7 +51,17 @@ impl Node {
         memory_share: usize,
     ) -> Node {
         let unconfirmed = VecDeque::new();
-        Node { subtask, name, body, store, outputs, memory_share, over: false, unconfirmed }
+        let left = Arc::default();
+        Node { subtask, name, body, store, outputs, memory_share, over: false, left, unconfirmed }
+    }
+
+    /// Makes the node heed its task's gate: what takes long inside one call (a window that fires a million rows) ends
+    /// when the task is told to leave.
+    pub(super) fn heed(&mut self, gate: &Gate<Control>) {
+        self.left = gate.left();
+        if let Some(interrupt) = self.store.interrupt() {
+            gate.on_leave(interrupt);
+        }
     }
 
     /// Calls the operator, if it is one, with what it may use, and names it in whatever goes wrong.
@@ -61,6 +75,9 @@ impl Node {
     }
 
     pub fn on_batch(&mut self, input: usize, batch: RecordBatch, now_ms: i64) -> Run {
+        if self.left.load(Ordering::Relaxed) {
+            return Err(Exit::Cancelled);
+        }
         OperatorMetrics::add(&self.outputs.metrics.rows_in, batch.num_rows() as u64);
         if let Body::Sink(sink) = &mut self.body {
             sink.write(&batch).map_err(|e| failed(self.subtask, &self.name, e))?;
@@ -142,7 +159,8 @@ impl Node {
     }
 
     pub fn abort(&mut self, epoch: Epoch) {
-        self.unconfirmed.retain(|(e, _)| *e != epoch);
+        // Those before it that have not completed by now never will.
+        self.unconfirmed.retain(|(e, _)| *e > epoch);
     }
 
     pub fn uploaded(&mut self, sequence: u64, files: Vec<StateFile>) {
@@ -198,29 +216,28 @@ fn count_dropped(operator: &dyn Operator, metrics: &OperatorMetrics) {
     metrics.null_time_rows.store(operator.null_time_rows(), Ordering::Relaxed);
 }
 
-/// Names the operator in front of the message; a neighbour that left is no failure of ours.
+/// Names the operator in front of the message.
 pub(super) fn failed(subtask: SubtaskId, name: &str, error: Error) -> Exit {
-    if error.message == CLOSED {
-        return Exit::Cancelled;
+    match Exit::of(subtask.operator, error) {
+        // An error that comes up from an operator below has been named there.
+        Exit::Failed(operator, error) if !error.message.starts_with("in ") => {
+            Exit::Failed(operator, Error::new(error.code, format!("in {name}: {}", error.message)))
+        }
+        exit => exit,
     }
-    // An error that comes up from an operator below has been named there.
-    let message =
-        if error.message.starts_with("in ") { error.message } else { format!("in {name}: {}", error.message) };
-    Exit::Failed(subtask.operator, Error::new(error.code, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::outputs::{ExchangeOutput, Out, Target};
     use super::*;
-    use crate::exchange::{Received, gate};
+    use crate::exchange::{Channel, Received, gate};
     use crate::frame::Frame;
     use crate::state::MemoryStore;
     use arrow_array::RecordBatchOptions;
     use arrow_schema::Schema;
     use ef_proto::ids::OperatorId;
     use ef_proto::plan::Output;
-    use std::sync::Arc;
     use std::time::Duration;
 
     /// Keeps its rows until a barrier, as a local aggregate does.
@@ -240,9 +257,10 @@ mod tests {
     #[test]
     fn what_an_operator_has_gathered_leaves_before_word_that_its_input_is_idle() {
         let gate = gate(1, 1 << 20);
-        let target = Target::Exchange(ExchangeOutput::One(gate.sender(0)));
+        let target = Target::Exchange(ExchangeOutput::One(Channel::Local(gate.sender(0))));
         let metrics = crate::metrics::OperatorMetrics::new();
-        let outputs = Outputs { outs: vec![Out { output: Output::Main, target }], metrics, now_ms: 0 };
+        let outs = vec![Out { output: Output::Main, target }];
+        let outputs = Outputs { operator: OperatorId(1), outs, metrics, now_ms: 0 };
         let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
         let store = Box::new(MemoryStore::new(String::new(), 0..0));
         let body = Body::Operator(Box::new(Gathers(None)));
@@ -257,5 +275,45 @@ mod tests {
         };
         assert!(matches!(next(), Frame::Data(batch) if batch.num_rows() == 1));
         assert!(matches!(next(), Frame::Idle));
+    }
+
+    /// Emits for ever, as a window with a million keys seems to.
+    struct Endless;
+
+    impl Operator for Endless {
+        fn on_batch(&mut self, _input: usize, batch: RecordBatch, scope: &mut Scope<'_>) -> Result<()> {
+            loop {
+                scope.out.emit(batch.clone())?;
+            }
+        }
+    }
+
+    #[test]
+    fn call_that_takes_for_ever_ends_when_the_task_is_told_to_leave() {
+        let gate = gate::<Control>(0, 1);
+        let node = |number, body, outs| {
+            let metrics = crate::metrics::OperatorMetrics::new();
+            let subtask = SubtaskId { operator: OperatorId(number), index: 0 };
+            let store = Box::new(MemoryStore::new(String::new(), 0..0));
+            Node::new(
+                subtask,
+                "node".into(),
+                body,
+                store,
+                Outputs { operator: OperatorId(number), outs, metrics, now_ms: 0 },
+                1 << 20,
+            )
+        };
+        let mut below = node(2, Body::Operator(Box::new(Gathers(None))), vec![]);
+        below.heed(&gate);
+        let target = Target::Node(Box::new(below));
+        let mut above = node(1, Body::Operator(Box::new(Endless)), vec![Out { output: Output::Main, target }]);
+        above.heed(&gate);
+        let control = gate.sender(0);
+        let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &one_row).expect("one row");
+        let working = std::thread::spawn(move || above.on_batch(0, batch, 1));
+        control.leave(Control::Cancel);
+        assert!(matches!(working.join().expect("no panic"), Err(Exit::Cancelled)));
     }
 }

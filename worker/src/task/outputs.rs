@@ -3,16 +3,16 @@
 use super::node::Node;
 use super::{Exit, NodeSnapshot};
 use crate::error::{Code, Error, Result};
-use crate::exchange::{Closed, Partitioner, Sender};
+use crate::exchange::{Channel as AnyChannel, Partitioner, SendError};
 use crate::frame::{Barrier, Frame};
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
 use arrow_array::RecordBatch;
-use ef_proto::ids::Epoch;
+use ef_proto::ids::{Epoch, OperatorId};
 use ef_proto::plan::Output;
 use std::sync::Arc;
 
-type Channel = Sender<super::Control>;
+type Channel = AnyChannel<super::Control>;
 
 /// The sending side of one edge.
 pub enum ExchangeOutput {
@@ -38,6 +38,8 @@ pub struct Out {
 
 /// All outputs of one operator.
 pub struct Outputs {
+    /// Whose outputs these are.
+    pub operator: OperatorId,
     pub outs: Vec<Out>,
     pub metrics: Arc<OperatorMetrics>,
     /// Processing clock of the batch being handled.
@@ -45,8 +47,11 @@ pub struct Outputs {
 }
 
 /// A closed channel means that the receiver was cancelled or failed: whoever runs us will hear of that by itself.
-fn gone(_: Closed) -> Error {
-    Error::new(Code::Unavailable, CLOSED)
+fn gone(error: SendError) -> Error {
+    match error {
+        SendError::Closed => Error::new(Code::Unavailable, CLOSED),
+        SendError::Failed(error) => error,
+    }
 }
 
 /// Marks the error of a task whose neighbour left first; it is no cause of a failure.
@@ -101,6 +106,11 @@ impl Emit for Outputs {
 }
 
 impl Exit {
+    /// A neighbour that left is no failure of ours.
+    pub(super) fn of(operator: OperatorId, error: Error) -> Exit {
+        if error.message == CLOSED { Exit::Cancelled } else { Exit::Failed(operator, error) }
+    }
+
     /// Keeps the innermost operator's name in the message when the error passes up the chain.
     pub fn into_error(self) -> Error {
         match self {
@@ -116,10 +126,11 @@ impl Outputs {
         frame: &Frame,
         node: &mut dyn FnMut(&mut Node) -> std::result::Result<(), Exit>,
     ) -> std::result::Result<(), Exit> {
+        let operator = self.operator;
         for out in &mut self.outs {
             match &mut out.target {
                 Target::Node(child) => node(child)?,
-                Target::Exchange(exchange) => exchange.broadcast(frame).map_err(|_| Exit::Cancelled)?,
+                Target::Exchange(exchange) => exchange.broadcast(frame).map_err(|e| Exit::of(operator, e))?,
             }
         }
         Ok(())

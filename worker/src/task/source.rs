@@ -41,6 +41,14 @@ enum Next {
 
 impl SourceTask {
     pub fn run(mut self) -> Exit {
+        let gate = &self.gate;
+        let heeds = self.outputs.visit(&mut |node| {
+            node.heed(gate);
+            Ok(())
+        });
+        if let Err(exit) = heeds {
+            return exit;
+        }
         let mut lanes = Lanes::default();
         let mut answered = Answered::default();
         let mut clocked_at = (self.clock)();
@@ -53,7 +61,8 @@ impl SourceTask {
             } else {
                 match self.gate.receive(&|_| true, wait) {
                     Received::Control(message) => Some(message),
-                    Received::Frame(..) | Received::Timeout => None,
+                    // A source's gate has no channels.
+                    Received::Frame(..) | Received::Failed(_) | Received::Timeout => None,
                 }
             };
             let now_ms = (self.clock)();

@@ -1,7 +1,7 @@
 //! `efctl explain FILE`: the operator graph as text, JSON or dot.
 
 use super::Exit;
-use super::run::{JobArgs, Read};
+use super::job::{JobArgs, Read};
 use clap::ValueEnum;
 use ef_client::embedded;
 

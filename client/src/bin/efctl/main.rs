@@ -1,19 +1,40 @@
-//! `efctl`: the only tool a user needs. One file a command; exit codes 0 done, 1 failed, 2 usage or SQL error,
-//! 130 stopped by Ctrl-C after a last checkpoint.
+//! `efctl`: the only tool a user needs. One file a command; what a command ends with, and the exit code of that, is in
+//! `exit.rs`.
 
+mod cancel;
+mod checkpoint;
+#[cfg(feature = "embedded")]
+mod cluster;
 mod completion;
 #[cfg(feature = "embedded")]
 mod demo;
+mod describe;
+mod events;
+mod exit;
 #[cfg(feature = "embedded")]
 mod explain;
+mod get;
+mod job;
 #[cfg(feature = "embedded")]
 mod live;
+mod logs;
+mod rescale;
 #[cfg(feature = "embedded")]
 mod run;
+mod savepoint;
+mod session;
+mod stop;
+mod submit;
+#[cfg(all(test, feature = "embedded"))]
+mod tests;
+mod top;
 mod version;
+mod wait;
+mod worker;
 
 use clap::{Parser, Subcommand};
-use ef_client::output;
+use exit::Exit;
+use session::{Connection, Session};
 use std::process::ExitCode;
 
 /// A batch is a few large buffers that live for a millisecond: glibc's allocator gives them back to the kernel and takes
@@ -24,6 +45,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "efctl", version, about = "EdgeFlow: stream processing from the edge to the cloud")]
 struct Cli {
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -39,26 +62,68 @@ enum Command {
     /// Watch simulated pumps: cleaning, windows, a model, alerts
     #[cfg(feature = "embedded")]
     Demo(demo::Args),
+    /// Start a cluster on this machine
+    #[cfg(feature = "embedded")]
+    Cluster(cluster::Args),
+    #[command(flatten)]
+    Remote(Remote),
     /// Print the version and what this build can do
     Version,
     /// Print a completion script for your shell
     Completion(completion::Args),
 }
 
-/// What a command ends with.
-enum Exit {
-    Done,
-    Failed(String),
-    /// Bad usage or bad SQL; the message is complete.
-    Usage(String),
-    Interrupted,
+/// Commands that ask a coordinator.
+#[derive(Subcommand)]
+enum Remote {
+    /// Run a SQL file as a job of the cluster
+    Submit(submit::Args),
+    /// List jobs, workers, tiers, checkpoints or savepoints
+    Get(get::Args),
+    /// Show all that is known of one job, worker, checkpoint or savepoint
+    Describe(describe::Args),
+    /// Show what has happened to a job
+    Events(events::Args),
+    /// Show the log lines of a job's workers
+    Logs(logs::Args),
+    /// Show what jobs and workers are doing, once a second
+    Top(top::Args),
+    /// Take a checkpoint of a job now
+    Checkpoint(checkpoint::Args),
+    /// Create, list, describe or dispose of savepoints
+    #[command(visible_alias = "sp")]
+    Savepoint(savepoint::Args),
+    /// Change how many parallel subtasks a running job has
+    Rescale(rescale::Args),
+    /// End a job in order, after a last checkpoint, with a savepoint if asked for
+    Stop(stop::Args),
+    /// End a job at once, without a last checkpoint
+    Cancel(cancel::Args),
+    /// Give a worker no more tasks; those that it has go on
+    Cordon(worker::Args),
+    /// Give a cordoned worker tasks again
+    Uncordon(worker::Args),
+    /// Cordon a worker and move its tasks to others
+    Drain(worker::DrainArgs),
 }
 
-impl Exit {
-    fn printed(text: &str) -> Exit {
-        match output::print(text) {
-            Ok(()) => Exit::Done,
-            Err(message) => Exit::Failed(message),
+impl Remote {
+    async fn run(self, session: &mut Session) -> Result<(), Exit> {
+        match self {
+            Remote::Submit(args) => submit::run(args, session).await,
+            Remote::Get(args) => get::run(args, session).await,
+            Remote::Describe(args) => describe::run(args, session).await,
+            Remote::Events(args) => events::run(args, session).await,
+            Remote::Logs(args) => logs::run(args, session).await,
+            Remote::Top(args) => top::run(args, session).await,
+            Remote::Checkpoint(args) => checkpoint::run(args, session).await,
+            Remote::Savepoint(args) => savepoint::run(args, session).await,
+            Remote::Rescale(args) => rescale::run(args, session).await,
+            Remote::Stop(args) => stop::run(args, session).await,
+            Remote::Cancel(args) => cancel::run(args, session).await,
+            Remote::Cordon(args) => worker::cordon(args, true, session).await,
+            Remote::Uncordon(args) => worker::cordon(args, false, session).await,
+            Remote::Drain(args) => worker::drain(args, session).await,
         }
     }
 }
@@ -72,19 +137,23 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "embedded")]
         Command::Demo(args) => demo::run(args),
+        #[cfg(feature = "embedded")]
+        Command::Cluster(args) => cluster::run(args),
+        Command::Remote(command) => remote(command, &cli.connection),
         Command::Version => version::run(),
         Command::Completion(args) => completion::run(args),
     };
-    match exit {
-        Exit::Done => ExitCode::SUCCESS,
-        Exit::Failed(message) => {
-            output::tell(format_args!("error: {message}"));
-            ExitCode::from(1)
-        }
-        Exit::Usage(message) => {
-            output::tell(format_args!("error: {message}"));
-            ExitCode::from(2)
-        }
-        Exit::Interrupted => ExitCode::from(130),
-    }
+    exit.report()
+}
+
+fn remote(command: Remote, connection: &Connection) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::Failed(format!("cannot start the runtime: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        let mut session = Session::open(connection)?;
+        command.run(&mut session).await
+    });
+    ended.err().unwrap_or(Exit::Done)
 }

@@ -1,9 +1,11 @@
-//! The SET options that exist, and what their values may be. Options of the runtime are only checked here; the worker
-//! reads them from the plan as text.
+//! The SET options that exist, and what their values may be. Options of the runtime are only checked here; coordinator and
+//! workers read them from the plan as text, those of [`job_config`] by the same code that checks them.
 
 use crate::planner::{PlanOptions, PlannerError, Setting, Span};
 use ef_proto::connector::{parse_duration_ms, parse_memory_bytes};
+use ef_proto::job_config::{self, ConfigError, JobConfig};
 use ef_proto::keys::MAX_PARALLELISM_DEFAULT;
+use ef_proto::place::Tier;
 use ef_store::options::{self, Reference};
 use std::collections::BTreeMap;
 
@@ -11,17 +13,12 @@ const DURATION: &str = "a duration like '200 ms', '5 s', '10 min', '1 h'";
 const COUNT: &str = "a whole number greater than 0";
 const REFERENCE: &str = "env:NAME or file:PATH; a secret itself does not belong into SQL";
 
-/// Every key with the check of its value.
+/// Every key with the check of its value, but for those that `job_config` reads.
 const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
-    ("execution.checkpointing.interval", is_duration, DURATION),
-    ("execution.checkpointing.min-pause", is_duration, DURATION),
-    ("execution.checkpointing.timeout", is_duration, DURATION),
-    ("execution.checkpointing.tolerable-failed-checkpoints", is_number, "a whole number"),
     ("parallelism.default", is_count, COUNT),
     ("pipeline.max-parallelism", is_max_parallelism, "a whole number from 1 to 32768"),
     ("pipeline.name", is_text, "a name"),
     ("state.backend", is_backend, "'memory' or 'rocksdb'"),
-    ("state.checkpoints.num-retained", is_count, COUNT),
     (options::ACCESS_KEY, is_reference, REFERENCE),
     (options::ACCOUNT, is_text, "the name of a storage account"),
     (options::ALLOW_HTTP, is_boolean, "true or false"),
@@ -45,12 +42,17 @@ pub struct Settings {
     pub max_parallelism: u16,
     pub state_ttl_ms: Option<u64>,
     pub idle_timeout_ms: Option<u64>,
+    /// Where what no table places runs.
+    pub tier: Option<Tier>,
 }
 
 impl Settings {
     /// The file's SET options over the caller's defaults.
     pub fn parse(config: &BTreeMap<String, Setting>, options: &PlanOptions) -> Result<Settings, PlannerError> {
         for (key, Setting { value, span }) in config {
+            if job_config::KEYS.contains(&key.as_str()) {
+                continue;
+            }
             let Some((_, accepts, expected)) = KEYS.iter().find(|(known, ..)| known == key) else {
                 return Err(unknown(key).or_at(*span));
             };
@@ -64,6 +66,11 @@ impl Settings {
                 return Err(PlannerError::new(message, span).hint(format!("accepted: {expected}")));
             }
         }
+        let texts = config.iter().map(|(key, setting)| (key.clone(), setting.value.clone())).collect();
+        let job = JobConfig::parse(&texts).map_err(|ConfigError { key, found, accepted }| {
+            let span = config.get(&key).map_or(Span::UNKNOWN, |setting| setting.span);
+            PlannerError::new(format!("SET '{key}': found {found}"), span).hint(format!("accepted: {accepted}"))
+        })?;
         let get = |key: &str| config.get(key).map(|setting| setting.value.trim());
         let duration = |key: &str| get(key).and_then(parse_duration_ms).filter(|ms| *ms > 0);
         let set: Option<u32> = get("parallelism.default").and_then(|n| n.parse().ok());
@@ -75,6 +82,7 @@ impl Settings {
                 .unwrap_or(MAX_PARALLELISM_DEFAULT),
             state_ttl_ms: duration("table.exec.state.ttl"),
             idle_timeout_ms: duration("table.exec.source.idle-timeout"),
+            tier: job.tier,
         };
         // A SET that the caller overrides is checked too: it is wrong whoever runs the file next.
         let max = settings.max_parallelism;
@@ -92,7 +100,7 @@ impl Settings {
 
 fn unknown(key: &str) -> PlannerError {
     let closeness = |known: &str| datafusion_common::utils::datafusion_strsim::normalized_levenshtein(key, known);
-    let mut near: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
+    let mut near: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).chain(job_config::KEYS.iter().copied()).collect();
     near.sort_by(|a, b| closeness(b).total_cmp(&closeness(a)));
     near.truncate(3);
     let near: Vec<String> = near.into_iter().map(|known| format!("'{known}'")).collect();
@@ -101,10 +109,6 @@ fn unknown(key: &str) -> PlannerError {
 
 fn is_duration(text: &str) -> bool {
     parse_duration_ms(text).is_some()
-}
-
-fn is_number(text: &str) -> bool {
-    text.parse::<u32>().is_ok()
 }
 
 fn is_count(text: &str) -> bool {
@@ -131,6 +135,7 @@ fn is_backend(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
 }
 
+
 fn is_enforcer(text: &str) -> bool {
     matches!(text.to_ascii_uppercase().as_str(), "ERROR" | "DROP")
 }
@@ -148,7 +153,7 @@ fn is_memory(text: &str) -> bool {
 pub fn normalised(config: BTreeMap<String, Setting>) -> BTreeMap<String, String> {
     let value = |key: &str, value: String| match (key, value.trim().to_ascii_lowercase().as_str()) {
         ("state.backend", "hashmap") => "memory".to_string(),
-        ("state.backend", backend) => backend.to_string(),
+        ("state.backend" | "tier" | "exchange.compression" | "restart-strategy.type", value) => value.to_string(),
         _ => value.trim().to_string(),
     };
     config.into_iter().map(|(key, setting)| (key.clone(), value(&key, setting.value))).collect()

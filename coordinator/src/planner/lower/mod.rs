@@ -1,8 +1,8 @@
 //! Optimised logical plans → the operator graph, in two steps: [`graph`] says what is computed, each thing once for the
-//! whole job; [`parallel`] adds subtasks, exchanges and the two phases of window aggregates. What SQL can say and the
-//! runtime cannot do is rejected here by name; nothing else may fail.
+//! whole job, and [`tiers`] where; [`parallel`] adds subtasks, exchanges and the two phases of window aggregates. What SQL
+//! can say and the runtime cannot do is rejected here by name; nothing else may fail.
 //!
-//! Operator ids come from the first step alone ([`id`]), so that neither parallelism nor SET options change them.
+//! Operator ids come from the first step alone ([`id`]), so that neither parallelism, places nor SET options change them.
 
 mod aggregate;
 mod config;
@@ -18,13 +18,14 @@ mod scalar;
 mod side;
 mod sink;
 mod source;
+mod tiers;
 mod window;
 
 use super::{Bound, PlanOptions, PlannerError, PredictNode, Span, WindowTvf};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::{Distinct, Expr as DfExpr, LogicalPlan, Union};
 use ef_proto::expr::{Expr, ExprKind, Scalar};
-use ef_proto::plan::{Edge, OperatorKind, Plan, Predict};
+use ef_proto::plan::{OperatorKind, Plan, Predict};
 use ef_proto::schema::{DataType, Field};
 use expr::span_of;
 use graph::Graph;
@@ -55,10 +56,12 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
     }
     let Lowering { mut graph, sources, sides, .. } = lowering;
     sides.connect(&sources, &bound.catalog, &mut graph, &mut sinks)?;
-    sinks.finish(&bound.catalog, &mut graph)?;
+    let mut declared = sources.constraints();
+    declared.extend(sinks.finish(&bound.catalog, &mut graph)?);
     let ids = id::ids(&graph);
     narrow::narrow(&mut graph);
-    let (operators, edges): (Vec<_>, Vec<Edge>) = parallel::spread(&graph, &ids, settings.parallelism);
+    let constraints = tiers::constraints(&graph, &declared, settings.tier);
+    let (operators, edges) = parallel::spread(&graph, &ids, &constraints, &settings, &options.overrides)?;
     let plan = Plan {
         name: settings.name.clone(),
         operators,

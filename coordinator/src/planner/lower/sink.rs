@@ -1,9 +1,10 @@
 //! One sink operator a target for the whole job: several INSERTs into a table feed the same one.
 
-use super::graph::{Graph, Port};
+use super::graph::{Graph, NodeId, Port};
 use super::rel::Rel;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, Span, Target};
 use ef_proto::connector::{Format, Options, SinkConnector, SourceCommon};
+use ef_proto::place::Constraint;
 use ef_proto::plan::{OperatorKind, Sink};
 use ef_proto::schema::{DataType, Schema};
 
@@ -55,17 +56,16 @@ impl Sinks {
         &mut self.targets[at]
     }
 
-    pub fn finish(self, catalog: &Catalog, graph: &mut Graph) -> Result<(), PlannerError> {
-        for written in self.targets {
-            written.make(catalog, graph)?;
-        }
-        Ok(())
+    /// The sinks, and where their tables are.
+    pub fn finish(self, catalog: &Catalog, graph: &mut Graph) -> Result<Vec<(NodeId, Constraint)>, PlannerError> {
+        self.targets.into_iter().map(|written| written.make(catalog, graph)).collect()
     }
 }
 
 impl Written {
-    fn make(self, catalog: &Catalog, graph: &mut Graph) -> Result<(), PlannerError> {
+    fn make(self, catalog: &Catalog, graph: &mut Graph) -> Result<(NodeId, Constraint), PlannerError> {
         let changelog = self.inputs.iter().any(|input| input.changelog);
+        let mut constraint = Constraint::default();
         let (sink, schema, with_op) = match &self.target {
             Target::Stdout => {
                 let schema = self.inputs.first().map(|input| input.schema.clone()).unwrap_or_default();
@@ -93,7 +93,7 @@ impl Written {
                     true => PlannerError::new(error.message, self.span),
                     false => table.option_error(error),
                 })?;
-                SourceCommon::parse(&mut options).map_err(|error| table.option_error(error))?;
+                constraint = SourceCommon::parse(&mut options).map_err(|error| table.option_error(error))?.constraint;
                 options.finish().map_err(|error| table.option_error(error))?;
                 // A changelog format always gets the kind of the row.
                 let with_op = changelog || matches!(format, Some(Format::ChangelogJson(_)));
@@ -111,7 +111,7 @@ impl Written {
             ports.extend(if plain { graph.with_op(input.ports, &input.schema) } else { input.ports });
         }
         let schema = if with_op { schema.with_op() } else { schema };
-        graph.add(OperatorKind::Sink(sink), vec![ports], schema, with_op);
-        Ok(())
+        let port = graph.add(OperatorKind::Sink(sink), vec![ports], schema, with_op);
+        Ok((port.node, constraint))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::Settings;
 use super::expr;
-use super::graph::{Graph, Port};
+use super::graph::{Graph, NodeId, Port};
 use super::rel::{Rel, Role};
 use crate::planner::error::near;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, PlannerTable, Span, Table};
@@ -12,6 +12,7 @@ use datafusion_expr::{LogicalPlan, TableScan};
 use ef_proto::connector::{Format, OptionError, Options, SourceCommon, SourceConnector};
 use ef_proto::expr::{Expr, ExprKind};
 use ef_proto::function::Builtin;
+use ef_proto::place::Constraint;
 use ef_proto::plan::{OperatorKind, Source, Watermark};
 use ef_proto::schema::{DataType, Field, Schema};
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +133,11 @@ impl Sources {
         rel.columns = at.iter().map(|at| Expr::column(*at, schema.fields[*at].ty.clone())).collect();
         rel.names = at.iter().map(|at| schema.fields[*at].clone()).collect();
         Ok(rel)
+    }
+
+    /// Where the tables are whose sources have been made.
+    pub fn constraints(&self) -> BTreeMap<NodeId, Constraint> {
+        self.tables.values().filter_map(|used| Some((used.port?.node, used.common.constraint.clone()))).collect()
     }
 
     /// The sources that have been made.

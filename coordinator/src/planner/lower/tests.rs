@@ -6,6 +6,9 @@ use ef_proto::plan::{Exchange, Model, OperatorKind, Output, Phase, Time, Window,
 use ef_proto::schema::Schema;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod parallelism;
+mod tiers;
+
 const NEXMARK: &str = "
 CREATE TABLE events (
   event_type INT,
@@ -351,7 +354,7 @@ fn a_late_table_without_a_window_is_an_error() {
 
 #[test]
 fn no_models_are_looked_for_where_none_is_declared() {
-    let options = PlanOptions { name: "test".into(), parallelism: Some(1) };
+    let options = PlanOptions { name: "test".into(), parallelism: Some(1), ..PlanOptions::default() };
     assert!(plan(&format!("{SENSOR} SELECT * FROM nab;"), &BTreeMap::new(), options, &NoModels).is_ok());
 }
 

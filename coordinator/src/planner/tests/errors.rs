@@ -138,6 +138,33 @@ const BAD: &[(&str, &str, u64, u64)] = &[
     ("DROP TABLE o;\nSET 'state.backend' = 'tape'; SELECT k FROM s;", "'memory' or 'rocksdb'", 2, 1),
     ("SET 'state.backends' = 'rocksdb';\nSELECT k FROM s;", "near: 'state.backend'", 1, 1),
     ("SET 'parallelism.default' = '200';\nSELECT k FROM s;", "parallelism 200 is more than the 128 key groups", 1, 1),
+    (
+        "CREATE TABLE t (a INT) WITH ('connector' = 'datagen',\n  'tier' = 'moon');\nSELECT * FROM t;",
+        "option 'tier': found 'moon', expected 'device', 'gateway', 'regional' or 'cloud'",
+        2,
+        3,
+    ),
+    (
+        "CREATE TABLE t (k STRING) WITH ('connector' = 'print',\n 'site.selector' = 'plant');\nINSERT INTO t SELECT k FROM s;",
+        "found 'plant', expected labels with their values like 'plant=a,line=*'",
+        2,
+        2,
+    ),
+    (
+        "DROP TABLE o;\nSET 'tier' = 'moon';\nSELECT k FROM s;",
+        "accepted: 'device', 'gateway', 'regional' or 'cloud'",
+        2,
+        1,
+    ),
+    ("SET 'restart-strategy.type' = 'never';\nSELECT k FROM s;", "'exponential-delay', 'fixed-delay' or 'none'", 1, 1),
+    ("SET 'execution.checkpointing.mode' = 'AT_LEAST_ONCE';\nSELECT k FROM s;", "accepted: EXACTLY_ONCE", 1, 1),
+    (
+        "SET 'execution.checkpointing.num-retained' = '3';\nSET 'state.checkpoints.num-retained' = '2';\nSELECT k FROM s;",
+        "which is the same option",
+        2,
+        1,
+    ),
+    ("SET 'exchange.compresion' = 'lz4';\nSELECT k FROM s;", "near: 'exchange.compression'", 1, 1),
     ("SELECT k FROM s WHERE v > ${least};", "variable `least` is not set", 1, 27),
 ];
 

@@ -38,7 +38,12 @@ impl ModelInspector for AnyModel {
 }
 
 pub fn try_plan(sql: &str, parallelism: u32) -> Result<Plan, PlannerError> {
-    plan(sql, &BTreeMap::new(), PlanOptions { name: "test".into(), parallelism: Some(parallelism) }, &AnyModel)
+    plan(
+        sql,
+        &BTreeMap::new(),
+        PlanOptions { name: "test".into(), parallelism: Some(parallelism), ..PlanOptions::default() },
+        &AnyModel,
+    )
 }
 
 #[track_caller]

@@ -166,7 +166,7 @@ fn variables_are_filled_in_everywhere_but_in_comments() {
         SELECT a AS ${name}, '${dir}' AS d FROM t WHERE a > ${least};";
     let vars: BTreeMap<String, String> =
         [("dir", "data"), ("name", "b"), ("least", "(1 + 2)")].map(|(k, v)| (k.into(), v.into())).into();
-    let options = || PlanOptions { name: "test".into(), parallelism: None };
+    let options = || PlanOptions { name: "test".into(), ..PlanOptions::default() };
     let planned = plan(sql, &vars, options(), &AnyModel).unwrap();
     let text = ef_proto::plan::text(&planned);
     assert!(

@@ -132,6 +132,16 @@ fn an_error_names_the_key_what_was_found_and_what_would_be_accepted() {
             "table `t`: option 'fields.id.min' is greater than 'fields.id.max', expected it to be at most that",
         ),
         (
+            vec![("connector", "datagen"), ("tier", "moon")],
+            "tier",
+            "table `t`: option 'tier': found 'moon', expected 'device', 'gateway', 'regional' or 'cloud'",
+        ),
+        (
+            vec![("connector", "datagen"), ("site.selector", "plant")],
+            "site.selector",
+            "table `t`: option 'site.selector': found 'plant', expected labels with their values like 'plant=a,line=*'",
+        ),
+        (
             vec![("connector", "nexmark")],
             "connector",
             "table `t`: connector 'nexmark' has no column `id`, expected `event_type`, `person`, `auction`, `bid`",
@@ -202,4 +212,19 @@ fn csv_characters_and_quoting_are_checked() {
     assert_eq!(csv.quote, None);
     assert!(parse(&[("csv.disable-quote-character", "true"), ("csv.quote-character", "'")]).is_err());
     assert!(parse(&[("csv.quote-character", ",")]).is_err());
+}
+
+#[test]
+fn any_table_may_say_where_it_is() {
+    let place = [("tier", "Gateway"), ("site.selector", "plant=a, line=*")];
+    let labels = [("line".to_string(), "*".to_string()), ("plant".to_string(), "a".to_string())];
+    let expected = Constraint { tier: Some(Tier::Gateway), selector: Selector(labels.into()) };
+    let files = [("connector", "filesystem"), ("path", "x"), ("format", "json")];
+    for connector in [&files[..], &[("connector", "datagen")]] {
+        assert_eq!(source(&[connector, &place].concat()).expect("known options").2.constraint, expected);
+        assert!(source(connector).expect("known options").2.constraint.is_any());
+    }
+    for connector in [&files[..], &[("connector", "print")], &[("connector", "blackhole")]] {
+        assert!(sink(&[connector, &place].concat(), false).is_ok());
+    }
 }

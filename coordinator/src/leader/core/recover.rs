@@ -1,0 +1,383 @@
+//! A job's regions: taken over from an earlier leader, reconciled with what workers say they hold, restarted when a task
+//! or a worker is lost.
+
+use super::run::{Rates, Region, RegionPhase, Run, Sweep, sinks, subtasks};
+use super::Core;
+use crate::meta::{Command, JobState};
+use ef_proto::checkpoint::Manifest;
+use ef_proto::error::Error;
+use ef_proto::ids::{DeploymentId, Epoch, JobId, SubtaskId, WorkerId};
+use ef_proto::job_config::{JobConfig, Restarts};
+use ef_proto::machine::checkpoint::{Checkpoints, Event as Step};
+use ef_proto::plan::Plan;
+use ef_proto::rpc::{self, Event, Held, OrderBody, Phase};
+use rand::Rng;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Interval of checkpoints unless `SET 'execution.checkpointing.interval'` says otherwise.
+const CHECKPOINT_INTERVAL_DEFAULT_MS: u64 = 10_000;
+
+/// How long to wait before a manifest that could not be read is read again.
+const LOAD_AGAIN_MS: u64 = 1000;
+
+impl Core {
+    /// Takes a job under this leader's wing: after its submission, or when this process has just become leader.
+    pub(super) fn adopt(&mut self, id: &JobId, now: u64) {
+        let Some(job) = self.meta.jobs.get(id) else { return };
+        let parsed = Plan::decode(&job.plan).map_err(|error| error.message).and_then(|plan| {
+            let config = JobConfig::parse(&plan.config).map_err(|error| error.to_string())?;
+            let checkpoints = config.checkpoints.config(Some(CHECKPOINT_INTERVAL_DEFAULT_MS));
+            Ok((plan, checkpoints, Restarts::new(config.restart)))
+        });
+        let (plan, config, restarts) = match parsed {
+            Ok(parsed) => parsed,
+            // It was checked at the submission; a newer version has written it.
+            Err(error) => {
+                let reason = format!("its plan cannot be read: {error}");
+                let state = JobState::Failed;
+                self.propose(Command::State { job: id.clone(), at_ms: now, state, reason });
+                return;
+            }
+        };
+        let tasks = plan.tasks();
+        // Workers dial again within seconds; for one that does not, the time-out of its heartbeat is up.
+        let by_ms = Some(now + self.config.heartbeat_timeout_ms);
+        let regions = (0..tasks.regions).map(|number| match job.regions.get(&number) {
+            Some(deployed) => Region::deployed(id, number, deployed, by_ms),
+            None => Region::waiting(),
+        });
+        let regions: Vec<Region> = regions.collect();
+        // Epochs that an earlier leader may have given out are never given out again.
+        let newest = job.newest().map_or(Epoch(0), |record| record.epoch);
+        let last = if self.config.reuse_epoch { newest } else { job.reserved.max(newest) };
+        let machine = Checkpoints::new(config.clone(), subtasks(&plan, |_| true), sinks(&plan), Some(last));
+        let machine = machine.retaining(job.checkpoints.iter().map(|record| record.epoch)).paused();
+        let run = Run {
+            tasks,
+            config,
+            machine,
+            restarts,
+            regions,
+            plan: Arc::new(plan),
+            manifest: None,
+            loading: false,
+            load_at_ms: 0,
+            deploying: false,
+            proceeding: false,
+            ending: false,
+            said: String::new(),
+            in_flight: None,
+            reserving: job.reserved,
+            held_trigger: None,
+            savepoints: Vec::new(),
+            pending_epoch: None,
+            history: VecDeque::new(),
+            failed: 0,
+            loads: BTreeMap::new(),
+            sweep: Sweep { wanted: newest > Epoch(0), last_ms: 0 },
+            rates: Rates::default(),
+        };
+        self.runs.insert(id.clone(), run);
+        if job_waits_for_checkpoint(self, id) {
+            self.request_checkpoint(id, now);
+        }
+    }
+
+    /// A worker has said what it holds: what it lacks it is sent, or is lost.
+    pub(super) fn reconcile(&mut self, job: &JobId, worker: &WorkerId, boot: u64, held: &[Held], now: u64) {
+        let Some(run) = self.runs.get(job) else { return };
+        let mut lost = Vec::new();
+        let mut again = Vec::new();
+        let mut there = Vec::new();
+        for (number, region) in (0..).zip(&run.regions) {
+            let (Some(deployment), Some(standing)) = (&region.deployment, region.workers.get(worker)) else { continue };
+            match held.iter().find(|held| held.deployment == *deployment).map(|held| held.phase) {
+                Some(Phase::Starting | Phase::Running) => there.push((number, deployment.clone())),
+                // It says itself why, and otherwise was told to leave.
+                Some(Phase::Leaving) => lost.push(number),
+                None if standing.boot == Some(boot) && !standing.running => again.push(number),
+                None => lost.push(number),
+            }
+        }
+        for number in again {
+            self.send_deploy(job, number, worker);
+        }
+        for (_, deployment) in there {
+            self.catch_up(job, worker, &deployment);
+        }
+        for number in lost {
+            self.region_failed(job, number, format!("worker `{worker}` no longer runs its tasks: it was restarted"), now);
+        }
+    }
+
+    /// What a worker may have missed: the newest completed checkpoint, and that nothing else of before will complete.
+    fn catch_up(&mut self, job: &JobId, worker: &WorkerId, deployment: &DeploymentId) {
+        let Some(run) = self.runs.get(job) else { return };
+        let newest = self.meta.jobs.get(job).and_then(|job| job.newest()).map(|record| record.epoch);
+        let in_flight = run.machine.in_flight();
+        let triggered = in_flight.filter(|epoch| run.held_trigger != Some(*epoch));
+        // Below the one in flight, or of all that were ever given out.
+        let given_up = match in_flight {
+            Some(epoch) => Epoch(epoch.0 - 1),
+            None => run.machine.last(),
+        };
+        let complete = newest.map(|epoch| rpc::Command::Complete { epoch });
+        let abort = (given_up > newest.unwrap_or_default()).then_some(rpc::Command::Abort { epoch: given_up });
+        let trigger = triggered.filter(|_| !run.machine.is_publishing()).map(|epoch| rpc::Command::Trigger { epoch });
+        let stopping = self.meta.jobs.get(job).and_then(|job| job.stopping.as_ref());
+        let stop = stopping.map(|stopping| rpc::Command::Stop { drain: stopping.drain });
+        for command in complete.into_iter().chain(abort).chain(trigger).chain(stop) {
+            self.send(worker, OrderBody::Command { deployment: deployment.clone(), command });
+        }
+    }
+
+    /// An event of a deployment that is as it should be.
+    pub(super) fn current_event(&mut self, worker: &WorkerId, deployment: &DeploymentId, event: Event, now: u64) {
+        let job = &deployment.job;
+        let step = match event {
+            Event::Running => return self.worker_runs(job, deployment.region, worker, now),
+            Event::Failed { operator, error } => {
+                let cause = self.named(job, worker, operator, &error);
+                return self.region_failed(job, deployment.region, cause, now);
+            }
+            Event::Stopped => {
+                let cause = format!("tasks on worker `{worker}` have left");
+                return self.region_failed(job, deployment.region, cause, now);
+            }
+            Event::Acked { epoch, subtask, state } => Step::Acked { epoch, subtask, state },
+            Event::Declined { epoch, subtask, reason } => Step::Declined { epoch, subtask, reason },
+            Event::Committed { epoch, subtask } => Step::Committed { epoch, subtask },
+            Event::Ended { subtask } => Step::SubtaskEnded { subtask },
+        };
+        self.step_machine(job, step, now);
+    }
+
+    fn named(&self, job: &JobId, worker: &WorkerId, operator: ef_proto::ids::OperatorId, error: &Error) -> String {
+        let name = self.runs.get(job).and_then(|run| run.plan.operator(operator)).map(|op| op.name.clone());
+        match name.filter(|name| !error.message.contains(name.as_str())) {
+            Some(name) => format!("{name} on worker `{worker}`: {}", error.message),
+            None => format!("on worker `{worker}`: {}", error.message),
+        }
+    }
+
+    fn worker_runs(&mut self, job: &JobId, number: u32, worker: &WorkerId, now: u64) {
+        let boot = self.workers.known.get(worker).map(|known| known.hello.boot);
+        let Some(run) = self.runs.get_mut(job) else { return };
+        let Some(region) = run.regions.get_mut(number as usize) else { return };
+        let Some(standing) = region.workers.get_mut(worker) else { return };
+        (standing.running, standing.boot) = (true, boot);
+        let all = region.workers.values().all(|standing| standing.running);
+        if !all || region.phase == RegionPhase::Running {
+            return;
+        }
+        region.phase = RegionPhase::Running;
+        let restored = region.restore;
+        // A sink publishes what its checkpoint holds before it runs.
+        let sinks: Vec<SubtaskId> = run.sinks(number).into_iter().collect();
+        let all_running = run.all_running();
+        if let Some(epoch) = restored {
+            for subtask in sinks {
+                self.step_machine(job, Step::Committed { epoch, subtask }, now);
+            }
+        }
+        if !all_running {
+            return;
+        }
+        let Some(meta) = self.meta.jobs.get(job) else { return };
+        if meta.stopping.is_some() {
+            self.stop_sources(job, now);
+        } else if meta.state != JobState::Running {
+            let (state, reason) = (JobState::Running, String::new());
+            self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
+        }
+        self.step_machine(job, Step::Running, now);
+    }
+
+    /// A region is lost: its tasks leave, and start again from the newest completed checkpoint after a while.
+    pub(super) fn region_failed(&mut self, job: &JobId, number: u32, cause: String, now: u64) {
+        self.regions_failed(job, &[number], cause, now);
+    }
+
+    fn regions_failed(&mut self, job: &JobId, numbers: &[u32], cause: String, now: u64) {
+        let chance: f64 = self.chance.random();
+        let Some(run) = self.runs.get_mut(job).filter(|run| !run.ending) else { return };
+        let deployed = |number: &&u32| {
+            let region = run.regions.get(**number as usize);
+            region.is_some_and(|region| !matches!(region.phase, RegionPhase::Waiting { .. }))
+        };
+        let regions: Vec<u32> = numbers.iter().filter(deployed).copied().collect();
+        if regions.is_empty() {
+            return;
+        }
+        let delay = run.restarts.next(now, chance);
+        let from_ms = delay.map_or(u64::MAX, |delay_ms| now + delay_ms);
+        let mut leaving = Vec::new();
+        let mut subtasks = Vec::new();
+        for number in &regions {
+            let of_region = run.subtasks(Some(*number));
+            of_region.iter().for_each(|subtask| drop(run.loads.remove(subtask)));
+            subtasks.extend(of_region);
+            let region = &mut run.regions[*number as usize];
+            region.phase = RegionPhase::Waiting { from_ms };
+            let deployment = region.deployment.take();
+            let workers = std::mem::take(&mut region.workers).into_keys();
+            leaving.extend(workers.filter_map(|worker| Some((worker, deployment.clone()?))));
+        }
+        if !self.config.skip_fence {
+            for (worker, deployment) in leaving {
+                self.send(&worker, OrderBody::Command { deployment, command: rpc::Command::Cancel });
+            }
+        }
+        self.step_machine(job, Step::Restarting { subtasks, reason: cause.clone() }, now);
+        match delay {
+            Some(delay_ms) => {
+                self.propose(Command::Restart { job: job.clone(), at_ms: now, regions, cause, delay_ms });
+            }
+            None => self.end(job, JobState::Failed, cause, now),
+        }
+    }
+
+    /// Too many checkpoints have failed in a row: the whole job starts again, with a fresh count.
+    pub(super) fn checkpoints_failed(&mut self, job: &JobId, cause: String, now: u64) {
+        let Some(run) = self.runs.get_mut(job) else { return };
+        let Some(meta) = self.meta.jobs.get(job) else { return };
+        let (all, sinks) = (run.subtasks(None), sinks(&run.plan));
+        let machine = Checkpoints::new(run.config.clone(), all, sinks, Some(run.machine.last()));
+        run.machine = machine.retaining(meta.checkpoints.iter().map(|record| record.epoch)).paused();
+        let regions: Vec<u32> = (0..run.tasks.regions).collect();
+        self.regions_failed(job, &regions, cause, now);
+    }
+
+    pub(super) fn tick_job(&mut self, job: &JobId, now: u64) {
+        let Some(run) = self.runs.get(job) else { return };
+        let overdue = |region: &Region| match region.phase {
+            RegionPhase::Deploying { by_ms: Some(by_ms) } if by_ms <= now => {
+                region.workers.iter().find(|(_, standing)| !standing.running).map(|(worker, _)| worker.clone())
+            }
+            _ => None,
+        };
+        let overdue: Vec<(u32, WorkerId)> =
+            (0..).zip(&run.regions).filter_map(|(number, region)| Some((number, overdue(region)?))).collect();
+        for (number, worker) in overdue {
+            // One that is there and restores a large state has all the time it needs.
+            if self.workers.session(&worker).is_none() {
+                let cause = format!("worker `{worker}` has not come back since the coordinator was restarted");
+                self.region_failed(job, number, cause, now);
+            }
+        }
+        self.step_machine(job, ef_proto::machine::checkpoint::Event::Tick, now);
+        self.sweep_if_due(job, now);
+        self.measure(job, now);
+    }
+
+    pub(super) fn loaded(&mut self, job: &JobId, epoch: Epoch, result: Result<Arc<Manifest>, Error>, now: u64) {
+        let Some(run) = self.runs.get_mut(job) else { return };
+        run.loading = false;
+        match result {
+            Ok(manifest) => {
+                if run.manifest.as_ref().is_none_or(|known| known.epoch < manifest.epoch) {
+                    run.manifest = Some(manifest);
+                }
+                self.schedule(now);
+            }
+            Err(error) => {
+                run.load_at_ms = now + LOAD_AGAIN_MS;
+                let reason = format!("checkpoint {epoch} cannot be read: {}", error.message);
+                let known = self.meta.jobs.get(job).is_some_and(|job| job.reason == reason);
+                if !known {
+                    let state = JobState::Restarting;
+                    self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
+                }
+            }
+        }
+    }
+
+    /// The checkpoint that a rescale or a move waited for is recorded, and so is that its regions are deployed anew.
+    pub(super) fn proceed(&mut self, id: &JobId, now: u64) {
+        let Some(job) = self.meta.jobs.get(id) else { return };
+        let Ok(plan) = Plan::decode(&job.plan) else { return };
+        let deployed: Vec<u32> = job.regions.keys().copied().collect();
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.pending_epoch = None;
+        run.proceeding = false;
+        let tasks = plan.tasks();
+        let mut orders = Vec::new();
+        let old = std::mem::take(&mut run.regions).into_iter();
+        let regions: Vec<Region> = (0..).zip(old).map(|(number, region)| {
+            if deployed.contains(&number) || matches!(region.phase, RegionPhase::Waiting { .. }) {
+                return region;
+            }
+            let workers = region.workers.into_keys();
+            orders.extend(workers.filter_map(|worker| Some((worker, region.deployment.clone()?))));
+            Region { previous: region.previous, ..Region::waiting() }
+        }).collect();
+        let restarting: Vec<u32> = (0..).zip(&regions).filter(|(number, _)| !deployed.contains(number)).map(|(n, _)| n).collect();
+        run.regions = regions;
+        let gone: Vec<SubtaskId> = restarting.iter().flat_map(|region| run.subtasks(Some(*region))).collect();
+        for subtask in &gone {
+            run.loads.remove(subtask);
+        }
+        for (worker, deployment) in orders {
+            self.send(&worker, OrderBody::Command { deployment, command: rpc::Command::Cancel });
+        }
+        let reason = "deployed anew".to_string();
+        self.step_machine(id, Step::Restarting { subtasks: gone, reason }, now);
+        if let Some(run) = self.runs.get_mut(id) {
+            run.machine.rescale(subtasks(&plan, |_| true), sinks(&plan));
+            (run.plan, run.tasks) = (Arc::new(plan), tasks);
+        }
+        self.schedule(now);
+    }
+
+    /// To all workers of a job, once for each deployment.
+    pub(super) fn broadcast(&mut self, job: &JobId, command: &rpc::Command) {
+        let Some(run) = self.runs.get(job) else { return };
+        let to: Vec<(WorkerId, DeploymentId)> = run
+            .regions
+            .iter()
+            .flat_map(|region| {
+                let deployment = region.deployment.iter();
+                deployment.flat_map(|id| region.workers.keys().map(|worker| (worker.clone(), id.clone())))
+            })
+            .collect();
+        for (worker, deployment) in to {
+            self.send(&worker, OrderBody::Command { deployment, command: command.clone() });
+        }
+    }
+
+    /// Decides that a job has ended, once.
+    pub(super) fn end(&mut self, job: &JobId, state: JobState, reason: String, now: u64) {
+        let Some(run) = self.runs.get_mut(job) else { return };
+        if !std::mem::replace(&mut run.ending, true) {
+            self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
+        }
+    }
+
+    /// It has ended: its tasks leave.
+    pub(super) fn ended(&mut self, job: &JobId, now: u64) {
+        self.broadcast(job, &rpc::Command::Cancel);
+        if let Some(run) = self.runs.get_mut(job) {
+            run.ending = true;
+            for region in &mut run.regions {
+                region.phase = RegionPhase::Waiting { from_ms: u64::MAX };
+                region.deployment = None;
+                region.workers.clear();
+            }
+        }
+        self.savepoints_of_ended(job, now);
+        // Slots are free again.
+        self.schedule(now);
+        let meta = &self.meta;
+        self.runs.retain(|id, _| meta.jobs.contains_key(id));
+    }
+
+    pub(super) fn stop_sources(&mut self, job: &JobId, _now: u64) {
+        let Some(stopping) = self.meta.jobs.get(job).and_then(|job| job.stopping.clone()) else { return };
+        self.broadcast(job, &rpc::Command::Stop { drain: stopping.drain });
+    }
+}
+
+fn job_waits_for_checkpoint(core: &Core, job: &JobId) -> bool {
+    core.meta.jobs.get(job).is_some_and(|job| job.pending.is_some())
+}

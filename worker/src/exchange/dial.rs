@@ -1,0 +1,98 @@
+//! The sending side's half of a call: opens it, feeds it from an outlet, and reads the credit that comes back.
+
+use super::outlet::Outlet;
+use super::peers::{Peer, causes};
+use super::service::TASK_LEFT;
+use crate::error::{Code, Error};
+use ef_proto::wire::generated::exchange::exchange_client::ExchangeClient;
+use ef_proto::wire::generated::exchange::frame::Body;
+use ef_proto::wire::generated::exchange::{Frame, Open};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio_stream::Stream;
+use tonic::Status;
+
+/// The frames of one call: the Open, then what the task sends.
+struct Frames {
+    open: Option<Open>,
+    outlet: Arc<Outlet>,
+}
+
+impl Stream for Frames {
+    type Item = Frame;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        if let Some(open) = self.open.take() {
+            return Poll::Ready(Some(Frame { body: Some(Body::Open(open)) }));
+        }
+        self.outlet.poll_frame(context).map(|body| Some(Frame { body: Some(body?) }))
+    }
+}
+
+/// Runs one channel until both sides are done with it. `what` names it in messages.
+pub(super) async fn run(outlet: Arc<Outlet>, peer: Arc<Peer>, open: Open, what: String) {
+    let mut guard = Guard { outlet: outlet.clone(), peer: peer.clone(), what: Some(what) };
+    let broken = tokio::select! {
+        ended = talk(&outlet, &peer, open) => match ended {
+            Ok(()) => "the receiver ended it early".to_string(),
+            Err(Ended::Refused(status)) if status.code() == TASK_LEFT => {
+                outlet.close();
+                guard.what = None;
+                return;
+            }
+            // A status with a source is of the connection; one without is what the other side said.
+            Err(Ended::Refused(status)) => match std::error::Error::source(&status) {
+                Some(source) => causes(source),
+                None => status.message().to_string(),
+            },
+            Err(Ended::Unconnected(error)) => error.message,
+        },
+        () = outlet.abandoned() => {
+            guard.what = None;
+            return;
+        }
+    };
+    guard.fail(&broken);
+}
+
+enum Ended {
+    Unconnected(Error),
+    Refused(Status),
+}
+
+async fn talk(outlet: &Arc<Outlet>, peer: &Peer, open: Open) -> Result<(), Ended> {
+    let connection = peer.connection().await.map_err(Ended::Unconnected)?;
+    let frames = Frames { open: Some(open), outlet: outlet.clone() };
+    let answer = ExchangeClient::new(connection).channel(frames).await.map_err(Ended::Refused)?;
+    outlet.accept();
+    let mut credits = answer.into_inner();
+    while let Some(credit) = credits.message().await.map_err(Ended::Refused)? {
+        outlet.taken(credit.taken_bytes);
+    }
+    Ok(())
+}
+
+/// A task that waits for credit must not wait for ever, even if this future is dropped or panics.
+struct Guard {
+    outlet: Arc<Outlet>,
+    peer: Arc<Peer>,
+    /// None: the channel ended in order.
+    what: Option<String>,
+}
+
+impl Guard {
+    fn fail(&mut self, reason: &str) {
+        if let Some(what) = self.what.take() {
+            self.peer.give_up();
+            let message = format!("{what} at {} broke: {reason}", self.peer.address());
+            self.outlet.fail(Error::new(Code::Unavailable, message));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.fail("its connection was given up");
+    }
+}
