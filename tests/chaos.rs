@@ -21,7 +21,7 @@ fn plan(seed: u64) -> Plan {
         pause_ms: 200..=2500,
         feed_every: Duration::from_millis(250),
         in_s3: seed.is_multiple_of(2),
-        backend: if seed / 2 % 2 == 0 { "rocksdb".into() } else { "memory".into() },
+        backend: if (seed / 2).is_multiple_of(2) { "rocksdb".into() } else { "memory".into() },
         coordinator_flags: Vec::new(),
         worker_flags: Vec::new(),
     }
