@@ -8,6 +8,7 @@ pub mod output;
 pub mod remote;
 pub mod show;
 pub mod summary;
+pub mod terminal;
 
 #[cfg(feature = "embedded")]
 pub use ef_worker::resources;

@@ -101,7 +101,9 @@ impl Client {
             peers.push(Peer { url: address.url(), stub });
         }
         if peers.is_empty() {
-            return Err(Error::invalid(format!("no URL of a coordinator; one such as {URL_DEFAULT} would be accepted")));
+            return Err(Error::invalid(format!(
+                "no URL of a coordinator; one such as {URL_DEFAULT} would be accepted"
+            )));
         }
         Ok(Client { peers: peers.into(), current: Arc::new(AtomicUsize::new(0)) })
     }
@@ -140,7 +142,10 @@ impl Client {
                     Fault::Lost(reason) if kind == Kind::Change => {
                         let what = "the connection to the coordinator at";
                         let then = "it may or may not have done what was asked";
-                        return Err(Error::new(Code::Unavailable, format!("{what} {} broke: {reason}; {then}", peer.url)));
+                        return Err(Error::new(
+                            Code::Unavailable,
+                            format!("{what} {} broke: {reason}; {then}", peer.url),
+                        ));
                     }
                     found => faults.push((peer.url.as_str(), found)),
                 }

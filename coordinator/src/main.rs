@@ -14,7 +14,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(name = "ef-coordinator", version, about = "EdgeFlow's coordinator: plans jobs, places them on workers, drives checkpoints")]
+#[command(
+    name = "ef-coordinator",
+    version,
+    about = "EdgeFlow's coordinator: plans jobs, places them on workers, drives checkpoints"
+)]
 struct Args {
     /// Where workers and efctl dial in; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]

@@ -29,12 +29,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Must be called on a thread that lasts as long as the process shall: see `PR_SET_PDEATHSIG` in prctl(2).
-    pub(super) fn start(
-        name: &str,
-        program: &Path,
-        args: &[(&str, String)],
-        logs: &Path,
-    ) -> Result<Process, String> {
+    pub(super) fn start(name: &str, program: &Path, args: &[(&str, String)], logs: &Path) -> Result<Process, String> {
         let (log, out) = (logs.join(format!("{name}.log")), logs.join(format!("{name}.out")));
         let (log_file, log_before) = append(&log)?;
         let (out_file, out_before) = append(&out)?;

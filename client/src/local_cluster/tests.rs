@@ -1,7 +1,7 @@
 //! Local clusters whose programs are shell scripts: what is started, with which arguments, and that all of it ends.
 
 use super::*;
-use crate::remote::Fake;
+use crate::remote::fake::Fake;
 use std::process::Command;
 
 /// A directory with an `ef-coordinator` that says it listens where the fake one does, and an `ef-worker`. Both write
@@ -54,10 +54,9 @@ async fn all_processes_start_and_end_and_a_temporary_directory_goes_with_them() 
     let tiers = vec![("gateway".to_string(), Some("hall-1".to_string())), ("cloud".to_string(), None)];
     let mut cluster = Cluster::start(Options { tiers, ..options(&binaries, 2) }).await.expect("it starts");
     assert_eq!(cluster.url, fake.url);
-    assert_eq!(cluster.deaths(), []);
-    let read = |name: &str| {
-        std::fs::read_to_string(cluster.data_dir.join("logs").join(name)).expect("a log of each process")
-    };
+    assert!(cluster.deaths().is_empty());
+    let read =
+        |name: &str| std::fs::read_to_string(cluster.data_dir.join("logs").join(name)).expect("a log of each process");
     assert!(read("coordinator.log").contains("127.0.0.1:0 --data-dir"), "{}", read("coordinator.log"));
     let first = read("worker-1.log");
     assert!(first.contains(&format!("--coordinator {}", fake.url)), "{first}");
@@ -107,10 +106,11 @@ async fn a_process_that_dies_is_reported_once_with_the_end_of_its_log() {
     };
     assert!(!death.is_coordinator);
     let report = death.report;
-    for part in [&format!("worker-1 (process {id}) has ended with exit code 7"), "worker-1.log", "\n  first\n  last words"] {
+    let ended = format!("worker-1 (process {id}) has ended with exit code 7");
+    for part in [ended.as_str(), "worker-1.log", "\n  first\n  last words"] {
         assert!(report.contains(part), "`{part}` is not in {report}");
     }
-    assert_eq!(cluster.deaths(), [], "it dies once");
+    assert!(cluster.deaths().is_empty(), "it dies once");
     cluster.stop().await;
 }
 

@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn a_cluster_out_of_reach_is_told_from_a_coordinator_that_is_busy() {
-        let error = all_failed(&[("http://a:1", Fault::Unreached("refused".into())), ("http://b:1", Fault::Lost("cut".into()))]);
+        let error = all_failed(&[
+            ("http://a:1", Fault::Unreached("refused".into())),
+            ("http://b:1", Fault::Lost("cut".into())),
+        ]);
         assert_eq!(error.message, "cannot reach the coordinator at http://a:1: refused; http://b:1: cut");
         assert!(is_unreachable(&error));
         assert!(!is_unreachable(&Error::new(Code::Unavailable, "no slots")));

@@ -50,7 +50,10 @@ impl Item for JobEvent {
 impl Item for LogLine {
     type Request = LogsRequest;
 
-    async fn open(mut stub: ControlClient<Channel>, request: LogsRequest) -> Result<Response<Streaming<LogLine>>, Status> {
+    async fn open(
+        mut stub: ControlClient<Channel>,
+        request: LogsRequest,
+    ) -> Result<Response<Streaming<LogLine>>, Status> {
         stub.logs(request).await
     }
 

@@ -1,8 +1,9 @@
 //! The client against a fake coordinator: what errors become, when a call is made again, streams over lost connections,
 //! and waits.
 
-use super::fake::{Fake, World, counts};
+use super::fake::{Fake, World};
 use super::*;
+use std::collections::BTreeMap;
 use tonic::metadata::MetadataValue;
 
 fn client(fake: &Fake) -> Client {
@@ -29,6 +30,15 @@ fn submit() -> SubmitRequest {
 
 /// A URL at which nobody listens: a port that the system never gives out, of a service that is long gone.
 const NOBODY: &str = "http://127.0.0.1:1";
+
+/// How often each method was called.
+fn counts(world: &World) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for (method, _) in &world.calls {
+        *counts.entry(*method).or_default() += 1;
+    }
+    counts
+}
 
 #[tokio::test]
 async fn other_machines_are_refused_without_encryption_unless_told_otherwise() {

@@ -67,7 +67,8 @@ impl Client {
         let mut id = job.to_string();
         self.until(limit, async |client| {
             let description = client.describe_job(JobRequest { job: id.clone() }).await?;
-            let job = description.job.ok_or_else(|| Error::corrupt(format!("job `{id}` was described without itself")))?;
+            let job =
+                description.job.ok_or_else(|| Error::corrupt(format!("job `{id}` was described without itself")))?;
             id.clone_from(&job.id);
             let there = states.contains(&job.state.as_str()) || super::ENDED.contains(&job.state.as_str());
             Ok(if there { Break(job) } else { Continue(job) })

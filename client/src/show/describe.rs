@@ -3,7 +3,9 @@
 use super::human::{age, duration, or_nothing, size, timestamp};
 use super::table::Table;
 use super::views;
-use ef_proto::wire::generated::control::{Job, JobDescription, JobEvent, Savepoint, StateDescription, WorkerDescription};
+use ef_proto::wire::generated::control::{
+    Job, JobDescription, JobEvent, Savepoint, StateDescription, WorkerDescription,
+};
 use std::fmt::{Display, Write};
 
 /// How many of a job's events are shown; `efctl events` has all.
@@ -101,7 +103,6 @@ pub fn job(description: &JobDescription, now_ms: u64) -> String {
     page.0
 }
 
-
 pub fn worker(description: &WorkerDescription, now_ms: u64) -> String {
     let worker = &description.worker.clone().unwrap_or_default();
     let mut page = Page::default();
@@ -134,8 +135,7 @@ pub fn state(state: &StateDescription, now_ms: u64) -> String {
         ("Max parallelism", state.max_parallelism.to_string()),
         ("Size", format!("{} in {} files", size(state.bytes), state.files)),
     ]);
-    let mut table =
-        Table::plain(&["OPERATOR", "NAME", "PARALLELISM", "SIZE", "FILES", "ROWS", "KEY-GROUPS"]);
+    let mut table = Table::plain(&["OPERATOR", "NAME", "PARALLELISM", "SIZE", "FILES", "ROWS", "KEY-GROUPS"]);
     for operator in &state.operators {
         table.push(
             &operator.id,
@@ -211,10 +211,19 @@ Tasks:
                 ..Job::default()
             }),
             plan: "Job pumps\nSink(out)".into(),
-            operators: vec![OperatorStatus { id: "00ff".into(), name: "Sink(out)".into(), ..OperatorStatus::default() }],
+            operators: vec![OperatorStatus {
+                id: "00ff".into(),
+                name: "Sink(out)".into(),
+                ..OperatorStatus::default()
+            }],
             checkpoints: Some(CheckpointCounts { completed: 6, failed: 1, in_flight: 0 }),
             events: (0..30)
-                .map(|n| JobEvent { at_ms: 1 + n, sequence: n, kind: "STATE".into(), message: format!("event {n}.\nx") })
+                .map(|n| JobEvent {
+                    at_ms: 1 + n,
+                    sequence: n,
+                    kind: "STATE".into(),
+                    message: format!("event {n}.\nx"),
+                })
                 .collect(),
             sql: "SELECT".into(),
             config: [("parallelism.default".to_string(), "2".to_string())].into(),
@@ -240,7 +249,13 @@ Tasks:
     #[test]
     fn workers_and_states_tell_what_they_hold() {
         let description = WorkerDescription {
-            worker: Some(Worker { id: "w1".into(), state: "READY".into(), cordoned: true, slots: 4, ..Worker::default() }),
+            worker: Some(Worker {
+                id: "w1".into(),
+                state: "READY".into(),
+                cordoned: true,
+                slots: 4,
+                ..Worker::default()
+            }),
             tasks: vec![],
         };
         let text = worker(&description, 0);

@@ -157,7 +157,7 @@ x               FAILED
     #[test]
     fn a_line_break_in_a_cell_does_not_break_the_table() {
         let table = jobs(&[["a\nb\tc\u{1b}[2J", "S", "1s"]]);
-        assert_eq!(table.to_string(), "ID           STATE   AGE\na b c [2J    S       1s\n");
+        assert_eq!(table.to_string(), "ID          STATE   AGE\na b c [2J   S       1s\n");
     }
 
     #[test]

@@ -105,8 +105,7 @@ pub fn workers(workers: &[Worker], now_ms: u64, wide: bool) -> Table {
         moving("MEMORY"),
         moving("SEEN"),
     ];
-    let more =
-        [moving("ROWS/S"), fixed("BUDGET"), fixed("LABELS"), fixed("ADDRESS"), fixed("VERSION")];
+    let more = [moving("ROWS/S"), fixed("BUDGET"), fixed("LABELS"), fixed("ADDRESS"), fixed("VERSION")];
     let mut found = table(columns, more, wide);
     for worker in workers {
         let narrow = [
@@ -212,7 +211,17 @@ pub fn savepoints(savepoints: &[Savepoint], now_ms: u64, wide: bool) -> Table {
 
 pub fn operators(operators: &[OperatorStatus], now_ms: u64) -> Table {
     let mut found = Table::plain(&[
-        "OPERATOR", "NAME", "PARALLELISM", "ROWS-IN", "ROWS-OUT", "LATE", "DROPPED", "ERRORS", "BEHIND", "MEMORY", "WORKERS",
+        "OPERATOR",
+        "NAME",
+        "PARALLELISM",
+        "ROWS-IN",
+        "ROWS-OUT",
+        "LATE",
+        "DROPPED",
+        "ERRORS",
+        "BEHIND",
+        "MEMORY",
+        "WORKERS",
     ]);
     for operator in operators {
         let behind = match operator.watermark_ms {

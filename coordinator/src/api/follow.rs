@@ -63,7 +63,7 @@ pub(super) fn logs(
 fn stream<T, F, A>(follow: bool, closing: watch::Receiver<bool>, ask: F) -> Items<T>
 where
     T: Send + 'static,
-    F: Fn(u64) -> A + Send + 'static,
+    F: Fn(u64) -> A + Send + Sync + 'static,
     A: Future<Output = Result<News<T>, Error>> + Send,
 {
     let (listener, items) = mpsc::channel(AHEAD);

@@ -157,13 +157,25 @@ async fn every_method_asks_the_leader_its_question_and_returns_its_answer() {
     let r = DrainWorkerRequest { worker: "w".into(), dry_run: true };
     maps!(drain_worker(r.clone()) => Request::DrainWorker(r), a if a.worker.is_some());
     maps!(cluster(ClusterRequest {}) => Request::Cluster, a if a.term == 7);
+    rig.asked.lock().expect("no panics").clear();
     let r = WatchEventsRequest { job: "j".into(), follow: false };
-    maps!(watch_events(r) => Request::DescribeJob(job()), _ if true);
+    let mut events = rig.client.watch_events(r).await.expect("events").into_inner();
+    let event = events.message().await.expect("no status").expect("an event");
+    assert_eq!((event.message.as_str(), event.sequence), ("j", 1));
+    assert_eq!(events.message().await.expect("no status"), None, "nobody follows");
     let r = LogsRequest { job: "j".into(), worker: "w".into(), follow: false };
     let mut lines = rig.client.logs(r).await.expect("logs").into_inner();
     let line = lines.message().await.expect("no status").expect("a line");
     assert_eq!((line.message.as_str(), line.worker.as_str()), ("j", "w"));
     assert_eq!(lines.message().await.expect("no status"), None, "nobody follows");
+    let (j, w) = ("j".to_string(), "w".to_string());
+    let asked = [
+        Request::DescribeJob(job()),
+        Request::Events { job: j.clone(), after: 0 },
+        Request::DescribeJob(job()),
+        Request::Logs { job: j, worker: w, after: 0 },
+    ];
+    assert_eq!(*rig.asked.lock().expect("no panics"), asked);
 }
 
 #[tokio::test]
@@ -269,7 +281,7 @@ async fn nobody_asks_on_for_a_listener_that_has_gone() {
     let (sender, mut mailbox) = mpsc::channel(4);
     let (_close, closing) = watch::channel(false);
     let mut items = follow::events(Handle::new(sender), "j".into(), true, closing);
-    let answer = |message| match message {
+    let answer = |message: Option<Message>| match message {
         Some(Message::Request { request, reply }) => drop(reply.send(echo(request))),
         other => panic!("{other:?}"),
     };

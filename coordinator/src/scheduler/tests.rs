@@ -191,7 +191,7 @@ fn any_worker() -> impl Strategy<Value = WorkerView> {
 /// Workers in any order of their ids.
 fn any_workers() -> impl Strategy<Value = Vec<WorkerView>> {
     let named = |workers: Vec<WorkerView>| {
-        let name = |(i, worker)| WorkerView { id: WorkerId(format!("w{i}")), ..worker };
+        let name = |(i, worker): (usize, WorkerView)| WorkerView { id: WorkerId(format!("w{i}")), ..worker };
         workers.into_iter().enumerate().map(name).collect::<Vec<_>>()
     };
     prop::collection::vec(any_worker(), 0..7).prop_map(named).prop_shuffle()
@@ -205,7 +205,11 @@ fn any_constraint() -> impl Strategy<Value = Constraint> {
 
 fn any_tasks() -> impl Strategy<Value = Vec<Task>> {
     let numbered = |tasks: Vec<(u32, Constraint)>| {
-        tasks.iter().zip(1..).map(|((parallelism, constraint), root)| task(root, *parallelism, constraint)).collect()
+        tasks
+            .iter()
+            .zip(1..)
+            .map(|((parallelism, constraint), root)| task(root, *parallelism, constraint))
+            .collect::<Vec<Task>>()
     };
     prop::collection::vec((1..5u32, any_constraint()), 1..5).prop_map(numbered)
 }

@@ -115,7 +115,7 @@ fn what_cannot_be_meant_is_refused_at_its_key() {
 #[test]
 fn the_keys_that_are_listed_are_those_that_are_read() {
     for key in KEYS {
-        let error = parse(&[(key, "")]).expect_err("no option takes an empty text");
+        let error = parse(&[(*key, "")]).expect_err("no option takes an empty text");
         assert_eq!(error.key, *key);
     }
 }

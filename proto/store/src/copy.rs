@@ -20,21 +20,27 @@ const PARALLEL_FILES: usize = 4;
 /// For each file: a piece that was read, one that is being put together, and those in flight.
 pub const COPY_BYTES_MAX: usize = PARALLEL_FILES * (PARALLEL_PARTS + 2) * PART_BYTES;
 
-/// Copies state files to the same paths below `to`.
+/// Copies state files to the same paths below `to`. After an error no further file is begun; those under way are ended
+/// first, so that nothing goes on behind the caller's back.
 pub async fn copy<'a>(from: &Root, to: &Root, files: impl IntoIterator<Item = &'a StateFile>) -> Result<()> {
     let mut copies: JoinSet<Result<()>> = JoinSet::new();
+    let mut failed: Option<Error> = None;
     for file in files {
-        check_path(&file.path)?;
-        if copies.len() >= PARALLEL_FILES {
-            finished(copies.join_next().await)?;
+        failed = check_path(&file.path).err();
+        if failed.is_none() && copies.len() >= PARALLEL_FILES {
+            failed = finished(copies.join_next().await).err();
+        }
+        if failed.is_some() {
+            break;
         }
         let (from, to, file) = (from.clone(), to.clone(), file.clone());
         copies.spawn(async move { copy_one(&from, &to, &file).await });
     }
     while !copies.is_empty() {
-        finished(copies.join_next().await)?;
+        let copied = finished(copies.join_next().await);
+        failed = failed.or(copied.err());
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn finished(copied: Option<std::result::Result<Result<()>, tokio::task::JoinError>>) -> Result<()> {
@@ -338,7 +344,7 @@ mod tests {
     #[tokio::test]
     async fn path_that_leaves_the_root_is_refused() {
         let root = memory();
-        for path in ["shared/../../1-2-x/../1-2-x", "shared/7/0/i1/1-2-/x", "chk/1", "shared/7/0/i1/1-2-%2e", "/etc/x"]
+        for path in ["shared/../../1-2-x/../1-2-x", "shared/../0/i1/1-2-x", "chk/1", "shared/7/0/i1/1-2-%2e", "/etc/x"]
         {
             let file = StateFile { path: path.into(), name: "x".into(), bytes: 0, crc32: 0 };
             assert_eq!(copy(&root, &memory(), [&file]).await.expect_err(path).code, Code::Corrupt, "{path}");

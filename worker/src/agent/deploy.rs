@@ -337,3 +337,6 @@ fn share(memory_bytes: u64, slots: u32, of: u32) -> u64 {
     let of = of.max(1);
     (u128::from(memory_bytes) * u128::from(slots.clamp(1, of)) / u128::from(of)) as u64
 }
+
+#[cfg(test)]
+mod tests;

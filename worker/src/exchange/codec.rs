@@ -264,4 +264,4 @@ impl Shape<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

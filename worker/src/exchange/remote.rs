@@ -125,3 +125,6 @@ impl Drop for Exchange {
         self.stop.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

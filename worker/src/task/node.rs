@@ -295,7 +295,14 @@ mod tests {
             let metrics = crate::metrics::OperatorMetrics::new();
             let subtask = SubtaskId { operator: OperatorId(number), index: 0 };
             let store = Box::new(MemoryStore::new(String::new(), 0..0));
-            Node::new(subtask, "node".into(), body, store, Outputs { operator: OperatorId(number), outs, metrics, now_ms: 0 }, 1 << 20)
+            Node::new(
+                subtask,
+                "node".into(),
+                body,
+                store,
+                Outputs { operator: OperatorId(number), outs, metrics, now_ms: 0 },
+                1 << 20,
+            )
         };
         let mut below = node(2, Body::Operator(Box::new(Gathers(None))), vec![]);
         below.heed(&gate);

@@ -19,12 +19,11 @@ pub struct Args {
 
 pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     let Args { job, dry_run, wait } = args;
+    let events = if wait.is_wanted() { Some(wait::events_to_come(session, &job).await?) } else { None };
     let job = session.client.cancel_job(CancelJobRequest { job, dry_run }).await?.job;
     session.line(format_args!("job {job} cancelling{}", wait::dry(dry_run)))?;
-    if !wait.is_wanted() {
-        return Ok(());
-    }
-    let ended = wait::job_end(session, &job, wait).await?;
+    let Some(events) = events else { return Ok(()) };
+    let ended = wait::job_end(session, &job, wait, events).await?;
     match ended.state.as_str() {
         "CANCELLED" => session.line(format_args!("job {} cancelled", wait::named(&ended))),
         // It was faster.

@@ -5,7 +5,7 @@ use super::session::Session;
 use super::wait::{self, Wait};
 use ef_client::remote::{Client, ENDED};
 use ef_client::show::human;
-use ef_proto::error::{Code, Error};
+use ef_proto::error::Error;
 use ef_proto::wire::generated::control::{Checkpoint, JobRequest, TriggerCheckpointRequest};
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -56,11 +56,8 @@ async fn look(
     before: u64,
 ) -> Result<ControlFlow<Option<Checkpoint>, Option<Checkpoint>>, Error> {
     // In this order: a checkpoint that a job completes before it ends is seen.
-    let state = match client.describe_job(JobRequest { job: job.into() }).await {
-        Ok(description) => description.job.unwrap_or_default().state,
-        Err(error) if error.code == Code::NotFound => "FINISHED".into(),
-        Err(error) => return Err(error),
-    };
+    let description = client.describe_job(JobRequest { job: job.into() }).await?;
+    let state = description.job.unwrap_or_default().state;
     let checkpoints = client.list_checkpoints(JobRequest { job: job.into() }).await?.checkpoints;
     let mut later = checkpoints.into_iter().filter(|checkpoint| checkpoint.epoch > before);
     let done = later.find(|checkpoint| match checkpoint.state.as_str() {

@@ -140,7 +140,7 @@ fn binaries() -> Result<PathBuf, String> {
 fn greeting(cluster: &Cluster, workers: u16, slots: u64) -> String {
     // Whoever types what is shown here shall reach this cluster and no other.
     let option = if cluster.url == URL_DEFAULT { String::new() } else { format!(" --coordinator {}", cluster.url) };
-    let mut text = format!("cluster of {workers} workers with {slots} slots is ready\n");
+    let mut text = format!("the cluster is ready: workers {workers}, slots {slots}\n");
     for (name, value) in [
         ("coordinator", cluster.url.clone()),
         ("web", cluster.http.clone()),

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod checkpoint;
+#[cfg(feature = "embedded")]
 mod cluster;
 mod completion;
 #[cfg(feature = "embedded")]
@@ -24,7 +25,7 @@ mod savepoint;
 mod session;
 mod stop;
 mod submit;
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded"))]
 mod tests;
 mod top;
 mod version;
@@ -62,6 +63,7 @@ enum Command {
     #[cfg(feature = "embedded")]
     Demo(demo::Args),
     /// Start a cluster on this machine
+    #[cfg(feature = "embedded")]
     Cluster(cluster::Args),
     #[command(flatten)]
     Remote(Remote),
@@ -135,6 +137,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "embedded")]
         Command::Demo(args) => demo::run(args),
+        #[cfg(feature = "embedded")]
         Command::Cluster(args) => cluster::run(args),
         Command::Remote(command) => remote(command, &cli.connection),
         Command::Version => version::run(),

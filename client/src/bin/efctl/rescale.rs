@@ -31,9 +31,9 @@ pub struct Args {
 /// Names of operators may hold an equals sign.
 fn operator(text: &str) -> Result<(String, u32), String> {
     let found = text.rsplit_once('=').and_then(|(name, n)| Some((name.to_string(), n.parse().ok()?)));
-    found.filter(|(name, n)| !name.is_empty() && (1..=1024).contains(n)).ok_or_else(|| {
-        format!("`{text}` is not NAME=N with N from 1 to 1024")
-    })
+    found
+        .filter(|(name, n)| !name.is_empty() && (1..=1024).contains(n))
+        .ok_or_else(|| format!("`{text}` is not NAME=N with N from 1 to 1024"))
 }
 
 pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {

@@ -27,14 +27,13 @@ pub struct Args {
 pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     let Args { job, savepoint, drain, dry_run, wait } = args;
     let savepoint = savepoint.as_deref().map(absolute_directory);
+    let events = if wait.is_wanted() { Some(wait::events_to_come(session, &job).await?) } else { None };
     let request = StopJobRequest { job, savepoint, drain, dry_run };
     let StopJobResponse { job, savepoint } = session.client.stop_job(request).await?;
     let with = if savepoint.is_empty() { String::new() } else { format!(" with savepoint {savepoint}") };
     session.line(format_args!("job {job} stopping{with}{}", wait::dry(dry_run)))?;
-    if !wait.is_wanted() {
-        return Ok(());
-    }
-    let ended = wait::job_end(session, &job, wait).await?;
+    let Some(events) = events else { return Ok(()) };
+    let ended = wait::job_end(session, &job, wait, events).await?;
     if ended.state != "FINISHED" {
         return Err(wait::not_as_wanted(&ended));
     }

@@ -50,7 +50,9 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     if !args.wait.is_wanted() {
         return Ok(());
     }
-    let job = wait::job_end(session, &response.job, args.wait).await?;
+    // All of them: the job is new.
+    let events = session.client.watch_events(&response.job, true);
+    let job = wait::job_end(session, &response.job, args.wait, events).await?;
     match job.state.as_str() {
         "FINISHED" => session.line(format_args!("job {} finished", wait::named(&job))),
         _ => Err(wait::not_as_wanted(&job)),

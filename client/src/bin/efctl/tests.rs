@@ -149,7 +149,10 @@ async fn whatever_does_not_exist_is_exit_code_3() {
     ];
     for command in commands {
         let message = efctl(&fake, command).await.failed(3);
-        assert!(message.starts_with("there is no ") || message.contains("has no checkpoint 99"), "{command:?}: {message}");
+        assert!(
+            message.starts_with("there is no ") || message.contains("has no checkpoint 99"),
+            "{command:?}: {message}"
+        );
     }
 }
 
@@ -157,7 +160,9 @@ async fn whatever_does_not_exist_is_exit_code_3() {
 async fn a_dry_run_is_passed_on_to_the_coordinator() {
     let fake = Fake::start(|world| {
         small(world);
-        world.savepoints.push(ef_proto::wire::generated::control::Savepoint { id: "sp-1".into(), ..Default::default() });
+        world
+            .savepoints
+            .push(ef_proto::wire::generated::control::Savepoint { id: "sp-1".into(), ..Default::default() });
     });
     let commands: [(&str, &[&str]); 9] = [
         ("trigger_checkpoint", &["checkpoint", "pumps"]),
@@ -189,7 +194,12 @@ async fn a_coordinator_out_of_reach_is_told_with_what_to_do() {
     };
     assert_has(
         &message,
-        &["cannot reach the coordinator at http://127.0.0.1:1: ", "refused", "efctl cluster start", "EFCTL_COORDINATOR"],
+        &[
+            "cannot reach the coordinator at http://127.0.0.1:1: ",
+            "refused",
+            "efctl cluster start",
+            "EFCTL_COORDINATOR",
+        ],
     );
 }
 
@@ -254,8 +264,25 @@ fn the_command_line_is_consistent_and_completion_knows_all_of_it() {
     clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "efctl", &mut script);
     let script = String::from_utf8(script).expect("text");
     let words = [
-        "submit", "get", "describe", "events", "logs", "top", "checkpoint", "savepoint", "rescale", "stop", "cancel", "cordon",
-        "uncordon", "drain", "cluster", "--from-savepoint", "--dry-run", "--wait", "--coordinator",
+        "submit",
+        "get",
+        "describe",
+        "events",
+        "logs",
+        "top",
+        "checkpoint",
+        "savepoint",
+        "rescale",
+        "stop",
+        "cancel",
+        "cordon",
+        "uncordon",
+        "drain",
+        "cluster",
+        "--from-savepoint",
+        "--dry-run",
+        "--wait",
+        "--coordinator",
     ];
     for word in words {
         assert!(script.contains(word), "`{word}` is not in the script");

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use ef_client::show::human::{count, cpu, or_nothing, since, size};
 use ef_client::show::table::Table;
 use ef_client::show::{tiers, views};
+use ef_client::terminal;
 use ef_proto::error::{Code, Error};
 use ef_proto::wire::generated::control::*;
 
@@ -40,7 +41,8 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
     }
     let mut text = page(args.what, session).await?;
     loop {
-        session.print(&format!("{HOME}{}{CLEAR_BELOW}", text.replace('\n', CLEAR_LINE)))?;
+        let fitting = fit(&text, terminal::size());
+        session.print(&format!("{HOME}{}{CLEAR_BELOW}", fitting.replace('\n', CLEAR_LINE)))?;
         tokio::time::sleep(session.refresh).await;
         text = match page(args.what, session).await {
             Ok(text) => text,
@@ -49,6 +51,13 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
             Err(error) => return Err(error.into()),
         };
     }
+}
+
+/// What fits: a line that wraps, or one too many, would scroll away what the next page is to be written over.
+fn fit(text: &str, size: Option<(usize, usize)>) -> String {
+    let Some((columns, rows)) = size else { return text.into() };
+    let lines = text.lines().take(rows.saturating_sub(1));
+    lines.map(|line| line.chars().take(columns).chain(['\n']).collect::<String>()).collect()
 }
 
 async fn page(what: Option<What>, session: &Session) -> Result<String, Error> {
@@ -69,7 +78,8 @@ async fn page(what: Option<What>, session: &Session) -> Result<String, Error> {
 
 fn summary(cluster: &ClusterResponse, workers: &[Worker], jobs: &[Job], now_ms: u64) -> String {
     let ready = workers.iter().filter(|worker| tiers::is_ready(worker));
-    let (slots, free) = ready.clone().fold((0, 0), |(slots, free), worker| (slots + worker.slots, free + worker.slots_free));
+    let (slots, free) =
+        ready.clone().fold((0, 0), |(slots, free), worker| (slots + worker.slots, free + worker.slots_free));
     let running = jobs.iter().filter(|job| job.state == "RUNNING");
     format!(
         "EdgeFlow {}, up {}, term {}: {} of {} workers ready, {free} of {slots} slots free, {} of {} jobs running\n",
@@ -85,8 +95,20 @@ fn summary(cluster: &ClusterResponse, workers: &[Worker], jobs: &[Job], now_ms: 
 
 /// Those that do the most first; those that have ended are not shown.
 fn busy_jobs(jobs: &[Job], now_ms: u64) -> Table {
-    let mut found = Table::plain(&["ID", "NAME", "STATE", "IN/S", "OUT/S", "ROWS-IN", "ROWS-OUT", "RESTARTS", "CHECKPOINTED", "AGE"]);
-    let mut jobs: Vec<&Job> = jobs.iter().filter(|job| !ef_client::remote::ENDED.contains(&job.state.as_str())).collect();
+    let mut found = Table::plain(&[
+        "ID",
+        "NAME",
+        "STATE",
+        "IN/S",
+        "OUT/S",
+        "ROWS-IN",
+        "ROWS-OUT",
+        "RESTARTS",
+        "CHECKPOINTED",
+        "AGE",
+    ]);
+    let mut jobs: Vec<&Job> =
+        jobs.iter().filter(|job| !ef_client::remote::ENDED.contains(&job.state.as_str())).collect();
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.rows_in_per_second), job.id.clone()));
     for job in jobs {
         found.push(
@@ -109,7 +131,8 @@ fn busy_jobs(jobs: &[Job], now_ms: u64) -> Table {
 }
 
 fn busy_workers(workers: &[Worker], now_ms: u64) -> Table {
-    let mut found = Table::plain(&["ID", "STATE", "TIER", "SITE", "CPU", "MEMORY", "BUDGET", "FREE", "TASKS", "ROWS/S", "SEEN"]);
+    let mut found =
+        Table::plain(&["ID", "STATE", "TIER", "SITE", "CPU", "MEMORY", "BUDGET", "FREE", "TASKS", "ROWS/S", "SEEN"]);
     let mut workers: Vec<&Worker> = workers.iter().collect();
     workers.sort_by_key(|worker| (std::cmp::Reverse(worker.cpu_millis), worker.id.clone()));
     for worker in workers {
@@ -131,4 +154,16 @@ fn busy_workers(workers: &[Worker], now_ms: u64) -> Table {
         );
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_fits_its_terminal() {
+        assert_eq!(fit("longer\nsecond\nthird\n", Some((4, 3))), "long\nseco\n");
+        assert_eq!(fit("a\nb\n", Some((80, 24))), "a\nb\n");
+        assert_eq!(fit("a\nb\n", None), "a\nb\n");
+    }
 }

@@ -5,7 +5,7 @@ use super::session::Session;
 use ef_client::remote::{ENDED, Follow, Waited};
 use ef_client::show::{describe, human, views};
 use ef_proto::connector::parse_duration_ms;
-use ef_proto::wire::generated::control::{Job, JobEvent};
+use ef_proto::wire::generated::control::{Job, JobEvent, WatchEventsRequest};
 use std::fmt::Display;
 use std::pin::pin;
 use std::time::Duration;
@@ -49,13 +49,20 @@ pub fn reached<T>(waited: Waited<T>, wait: Wait, goes_on: impl FnOnce(&T) -> Str
     }
 }
 
-/// Tells the job's events on stderr until it has ended.
-pub async fn job_end(session: &mut Session, job: &str, wait: Wait) -> Result<Job, Exit> {
+/// A stream of a job's events that passes over those so far: whoever stops a job of last year does not want its history.
+pub async fn events_to_come(session: &Session, job: &str) -> Result<Follow<JobEvent>, Exit> {
+    let mut events = session.client.watch_events(job, false);
+    while events.next().await?.is_some() {}
+    Ok(events)
+}
+
+/// Tells the job's events on stderr until it has ended. `events` may have been opened by the job's name.
+pub async fn job_end(session: &mut Session, job: &str, wait: Wait, events: Follow<JobEvent>) -> Result<Job, Exit> {
     let client = session.client.clone();
     let interrupt = session.interrupt.clone();
     let mut interrupted = pin!(interrupt.happens());
     let mut ended = pin!(client.wait_for(job, &ENDED, wait.limit()));
-    let mut events = Some(client.watch_events(job, true));
+    let mut events = Some(events.go_on_with(WatchEventsRequest { job: job.into(), follow: true }));
     let waited = loop {
         tokio::select! {
             waited = &mut ended => break waited?,

@@ -135,9 +135,6 @@ fn is_backend(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
 }
 
-fn is_compression(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "auto" | "none" | "lz4" | "zstd")
-}
 
 fn is_enforcer(text: &str) -> bool {
     matches!(text.to_ascii_uppercase().as_str(), "ERROR" | "DROP")

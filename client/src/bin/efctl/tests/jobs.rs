@@ -133,14 +133,22 @@ async fn a_dry_run_with_a_savepoint_shows_where_its_state_goes() {
     };
     let fake = Fake::start(|world| {
         world.mapping = vec![operator("Agg", 2, 4, false), operator("Old", 2, 0, false), operator("New", 0, 4, true)];
-        world.savepoints.push(ef_proto::wire::generated::control::Savepoint { id: "sp-1".into(), ..Default::default() });
+        world
+            .savepoints
+            .push(ef_proto::wire::generated::control::Savepoint { id: "sp-1".into(), ..Default::default() });
     });
     let (_directory, path) = file(SQL);
     let args = ["submit", &path, "-D", "in=/data", "--from-savepoint", "sp-1", "--dry-run"];
     let out = efctl(&fake, &args).await.done();
     assert_has(
         &out,
-        &["Sink(out)", "id-Agg     Agg    2 -> 4", "left behind", "starts empty", "1 restored, 1 left behind, 1 start empty"],
+        &[
+            "Sink(out)",
+            "id-Agg     Agg    2 -> 4",
+            "left behind",
+            "starts empty",
+            "1 restored, 1 left behind, 1 start empty",
+        ],
     );
     assert!(fake.world().jobs.is_empty());
     let args = ["submit", &path, "-D", "in=/data", "--from-savepoint", "nothing", "--allow-non-restored-state"];
@@ -163,8 +171,12 @@ gates-1   gates   FAILED    2             1         0          -            9s
     assert_eq!(table, expected);
     let one = efctl(&fake, &["get", "job", "gates", "-o", "wide"]).await.done();
     assert!(one.contains("a: b") && !one.contains("pumps"), "{one}");
-    let all: serde_json::Value = serde_json::from_str(&efctl(&fake, &["get", "j", "-o", "json"]).await.done()).expect("JSON");
-    assert_eq!((&all[0]["id"], &all[1]["state"], all.as_array().map(Vec::len)), (&"pumps-1".into(), &"FAILED".into(), Some(2)));
+    let all: serde_json::Value =
+        serde_json::from_str(&efctl(&fake, &["get", "j", "-o", "json"]).await.done()).expect("JSON");
+    assert_eq!(
+        (&all[0]["id"], &all[1]["state"], all.as_array().map(Vec::len)),
+        (&"pumps-1".into(), &"FAILED".into(), Some(2))
+    );
     let one = efctl(&fake, &["get", "jobs", "gates", "-o", "json"]).await.done();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&one).expect("JSON")["name"], "gates");
     let yaml = efctl(&fake, &["get", "jobs", "gates", "-o", "yaml"]).await.done();
@@ -220,7 +232,10 @@ async fn watching_as_json_prints_a_line_for_each_change() {
 #[tokio::test]
 async fn describe_tells_of_a_job_in_words_and_as_data() {
     let fake = Fake::start(small);
-    assert_has(&efctl(&fake, &["describe", "job", "pumps"]).await.done(), &["Name:           pumps", "Job pumps", "Events"]);
+    assert_has(
+        &efctl(&fake, &["describe", "job", "pumps"]).await.done(),
+        &["Name:           pumps", "Job pumps", "Events"],
+    );
     let yaml = efctl(&fake, &["describe", "job", "pumps", "-o", "yaml"]).await.done();
     assert_has(&yaml, &["job:\n  cause: \"\"\n", "  id: pumps-1\n"]);
 }
@@ -327,7 +342,8 @@ async fn rescale_does_not_take_the_old_width_for_the_new_one() {
     let (exit, ()) = tokio::join!(efctl.run(&fake.url, &["rescale", "pumps", "-p", "4", "--wait"]), async {
         efctl.out.has("go on").await;
         fake.change(|world| {
-            world.jobs[0].operators = vec![OperatorStatus { id: "a".into(), parallelism: 2, ..OperatorStatus::default() }];
+            world.jobs[0].operators =
+                vec![OperatorStatus { id: "a".into(), parallelism: 2, ..OperatorStatus::default() }];
         });
         let looks = || fake.world().asked("describe_job").len();
         let before = looks();
@@ -345,10 +361,13 @@ async fn stop_leaves_a_savepoint_where_it_is_asked_to() {
     let fake = Fake::start(small);
     assert_eq!(efctl(&fake, &["stop", "pumps"]).await.done(), "job pumps-1 stopping\n");
     fake.change(|world| {
+        world.event(1, "STATE", "old news");
         world.states.extend(["STOPPING", "FINISHED"]);
         world.savepoint_states.extend(["IN_PROGRESS", "COMPLETED"]);
     });
-    let out = efctl(&fake, &["stop", "pumps", "--savepoint", "/save", "--drain", "--wait"]).await.done();
+    let ran = efctl(&fake, &["stop", "pumps", "--savepoint", "/save", "--drain", "--wait"]).await;
+    assert_eq!(ran.err, "", "what happened before is not told");
+    let out = ran.done();
     let expected = "\
 job pumps-1 stopping with savepoint sp-1
 savepoint sp-1 completed in 1.00s: 2000.0kB in /save/savepoint-pumps-1-sp-1

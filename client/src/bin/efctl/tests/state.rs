@@ -74,7 +74,10 @@ savepoint sp-1 completed in 1.00s: 2000.0kB in /save/savepoint-pumps-1-sp-1
 ";
     assert_eq!(out, expected);
     for list in [["savepoint", "list", "pumps"], ["get", "savepoints", "pumps-1"]] {
-        assert_has(&efctl(&fake, &list).await.done(), &["ID     JOB", "sp-1   pumps-1", "/save/savepoint-pumps-1-sp-1"]);
+        assert_has(
+            &efctl(&fake, &list).await.done(),
+            &["ID     JOB", "sp-1   pumps-1", "/save/savepoint-pumps-1-sp-1"],
+        );
     }
     assert_has(&efctl(&fake, &["sp", "ls"]).await.done(), &["sp-1   pumps-1"]);
     let json = efctl(&fake, &["get", "sp", "-o", "json"]).await.done();

@@ -30,7 +30,10 @@ cloud     0       1/1     4/4    1
     assert_eq!(efctl(&fake, &["get", "tiers"]).await.done(), expected);
     let json = efctl(&fake, &["get", "tier", "-o", "json"]).await.done();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&json).expect("JSON")[0]["sites"][0], "hall-1");
-    assert_has(&efctl(&fake, &["describe", "worker", "w1"]).await.done(), &["4 of 4 free", "pumps-1   pumps   00ff   1"]);
+    assert_has(
+        &efctl(&fake, &["describe", "worker", "w1"]).await.done(),
+        &["4 of 4 free", "pumps-1   pumps   00ff   1"],
+    );
 }
 
 #[tokio::test]

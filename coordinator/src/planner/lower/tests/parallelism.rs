@@ -30,10 +30,11 @@ fn operator<'a>(plan: &'a Plan, name: &str) -> &'a Operator {
     found.unwrap_or_else(|| panic!("no {name}:\n{}", text(plan)))
 }
 
-/// (name up to the bracket, parallelism) of each operator, sources first.
+/// (name up to the bracket, parallelism) of each operator but Calcs, sources first.
 fn widths(plan: &Plan) -> Vec<(&str, u32)> {
     let kind = |name: &str| name.find('(').unwrap_or(name.len());
-    plan.operators.iter().map(|op| (&op.name[..kind(&op.name)], op.parallelism)).collect()
+    let operators = plan.operators.iter().filter(|op| op.kind.name() != "Calc");
+    operators.map(|op| (&op.name[..kind(&op.name)], op.parallelism)).collect()
 }
 
 #[test]
