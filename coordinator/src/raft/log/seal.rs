@@ -56,7 +56,7 @@ mod tests {
             let value = seal(&key, payload.clone());
             prop_assert_eq!(unseal(&key, &value, "it").expect("unchanged"), &payload);
             let mut damaged = value.clone();
-            damaged[at.index(value.len())] ^= 1 << bit;
+            damaged[at.index(value.len())] ^= 1u8 << bit;
             prop_assert!(unseal(&key, &damaged, "it").is_err());
             let other = [&key[..], b"x"].concat();
             prop_assert!(unseal(&other, &value, "it").is_err());

@@ -52,11 +52,11 @@ mod tests {
     proptest! {
         #[test]
         fn snapshot_reads_back(
-            (index, term): (u64, u64),
-            (voters, learners): (Vec<u64>, Vec<u64>),
-            (voters_outgoing, learners_next): (Vec<u64>, Vec<u64>),
-            auto_leave: bool,
-            data: Vec<u8>,
+            (index, term) in any::<(u64, u64)>(),
+            (voters, learners) in any::<(Vec<u64>, Vec<u64>)>(),
+            (voters_outgoing, learners_next) in any::<(Vec<u64>, Vec<u64>)>(),
+            auto_leave in any::<bool>(),
+            data in any::<Vec<u8>>(),
         ) {
             let conf_state = Some(ConfState { voters, learners, voters_outgoing, learners_next, auto_leave });
             let metadata = SnapshotMetadata { conf_state, index, term };
