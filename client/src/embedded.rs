@@ -252,7 +252,7 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };
-    let agent = Agent::start(deployment, worker, Arc::new(move || time.now_ms()), root, None);
+    let agent = Agent::start(deployment, worker, Arc::new(move || time.now_ms()), root);
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     // First the list: a deposed process may still add to it, and what is retained has epochs up to the highest.
     let retained = manifests.list().await.map_err(|e| e.message)?;

@@ -83,14 +83,8 @@ type Failed = (OperatorId, Error);
 
 impl Agent {
     /// Starts the agent of one deployment on the current tokio runtime. `root`: where the job's checkpoints go.
-    pub fn start(
-        id: DeploymentId,
-        config: WorkerConfig,
-        clock: Clock,
-        root: Root,
-        exchange: Option<Arc<Exchange>>,
-    ) -> AgentHandle {
-        Agent::start_with(id, Means { config, clock, root: Some(root), exchange })
+    pub fn start(id: DeploymentId, config: WorkerConfig, clock: Clock, root: Root) -> AgentHandle {
+        Agent::start_with(id, Means { config, clock, root: Some(root), exchange: None })
     }
 
     pub fn start_with(id: DeploymentId, means: Means) -> AgentHandle {

@@ -1,14 +1,12 @@
 //! The host against a coordinator that does what the test says: sessions, reconnects, checkpoints, and tasks that hang.
 
 use super::*;
-use ef_proto::connector::{Compression, SourceConnector, TimestampFormat};
-use ef_proto::connector::{Datagen, DatagenField, FilesystemSink, Format, Json, OnError, SinkConnector};
-use ef_proto::expr::{Expr, ExprKind};
+use crate::agent::testing::plan;
+use ef_proto::connector::{Compression, FilesystemSink, SinkConnector};
 use ef_proto::ids::{Epoch, Incarnation, JobId, OperatorId, SubtaskId, WorkerId};
 use ef_proto::place::Tier;
-use ef_proto::plan::{Edge, Exchange, Operator, OperatorKind, Output, Plan, Sink, Source};
+use ef_proto::plan::Plan;
 use ef_proto::rpc::{Event, Order, OrderBody, Phase, Placement};
-use ef_proto::schema::{DataType, Field, Schema};
 use ef_proto::wire::generated::agent as wire;
 use ef_proto::wire::generated::agent::agents_server::{Agents, AgentsServer};
 use std::sync::Condvar;

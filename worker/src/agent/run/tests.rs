@@ -15,10 +15,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn start(scratch: &Path) -> AgentHandle {
     let id = DeploymentId { job: JobId("job".into()), region: 0, incarnation: Incarnation(2) };
-    let config =
-        WorkerConfig { memory_bytes: 64 << 20, slots: 1, work_dir: scratch.join("work"), commit_early: false };
+    let config = WorkerConfig { memory_bytes: 64 << 20, slots: 1, work_dir: scratch.join("work"), commit_early: false };
     let root = Root::open(&Location::Directory(scratch.join("state")), &Options::default(), Patience::Full);
-    Agent::start(id, config, Arc::new(|| 0), root.expect("a directory"), None)
+    Agent::start(id, config, Arc::new(|| 0), root.expect("a directory"))
 }
 
 fn deploy_from(restore: Option<Manifest>) -> Command {
