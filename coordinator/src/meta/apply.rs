@@ -58,7 +58,11 @@ impl Meta {
                     job.cause = cause.clone();
                 }
                 if job.state != JobState::Stopping {
-                    set(job, at_ms, JobState::Restarting, cause);
+                    // Said already, by the failure.
+                    if job.state != JobState::Restarting {
+                        job.since_ms = at_ms;
+                    }
+                    (job.state, job.reason) = (JobState::Restarting, cause);
                 }
             }
             Command::Reserve { job, upto } => {

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Interval of checkpoints unless `SET 'execution.checkpointing.interval'` says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT_MS: u64 = 10_000;
 
+/// Of what a task says of its failure.
+const CAUSE_CHARS_MAX: usize = 600;
+
 /// How long to wait before a manifest that could not be read is read again.
 const LOAD_AGAIN_MS: u64 = 1000;
 
@@ -157,8 +160,8 @@ impl Core {
     fn named(&self, job: &JobId, worker: &WorkerId, operator: ef_proto::ids::OperatorId, error: &Error) -> String {
         let name = self.runs.get(job).and_then(|run| run.plan.operator(operator)).map(|op| op.name.clone());
         match name.filter(|name| !error.message.contains(name.as_str())) {
-            Some(name) => format!("{name} on worker `{worker}`: {}", error.message),
-            None => format!("on worker `{worker}`: {}", error.message),
+            Some(name) => format!("{name} on worker `{worker}`: {}", cut(&error.message)),
+            None => format!("on worker `{worker}`: {}", cut(&error.message)),
         }
     }
 
