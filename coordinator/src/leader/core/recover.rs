@@ -423,3 +423,9 @@ impl Core {
         self.broadcast(job, &rpc::Command::Stop { drain: stopping.drain });
     }
 }
+
+/// A cause goes into the log, and is shown in tables: the whole of a long one is in the worker's log.
+fn cut(message: &str) -> String {
+    let kept: String = message.chars().take(CAUSE_CHARS_MAX).collect();
+    if kept.len() < message.len() { format!("{kept}…") } else { kept }
+}
