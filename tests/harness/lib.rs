@@ -1,35 +1,46 @@
-//! Runs the real `efctl` as a user does, and compares what it wrote with what is expected.
+//! Runs the real `efctl` as a user does, alone or against a cluster of real processes, and compares what it wrote with
+//! what is expected. `cluster` starts processes, `netns` and `proxy` stand between them, `faults` breaks them by a seed,
+//! and `checker` says whether every row counted exactly once.
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for processes and draw their seeds")]
 
+pub mod checker;
+pub mod cluster;
+pub mod ctl;
+pub mod disk;
 pub mod events;
+pub mod faults;
+pub mod following;
+pub mod gate;
+pub mod missing;
+pub mod netns;
+pub mod process;
+pub mod proxy;
 pub mod rows;
 pub mod s3;
 pub mod seed;
 pub mod shared;
 pub mod table;
+pub mod wait;
+pub mod workload;
 
 use anyhow::{Context, Result, bail};
+use process::Host;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// No run of a test takes longer than this, unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+use wait::PATIENCE;
 
 /// The binary that `make build` put beside the tests.
 pub fn efctl() -> PathBuf {
-    let tests = std::env::current_exe().expect("a running test has a path");
-    let release = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let path = release.join("efctl");
-    assert!(path.exists(), "{} is missing: run the tests by `make test`, which builds it first", path.display());
-    path
+    process::binary("efctl")
 }
 
 /// One invocation of `efctl`, in a directory of its own.
 pub struct Run {
     command: Command,
-    directory: PathBuf,
+    out: PathBuf,
+    err: PathBuf,
     unheard: bool,
 }
 
@@ -58,9 +69,21 @@ fn head(text: &str) -> &str {
 impl Run {
     /// `efctl ARGS…` with `directory` as its working directory.
     pub fn new(directory: &Path, args: &[&str]) -> Run {
-        let mut command = Command::new(efctl());
+        Run::on(&Host::loopback(), directory, args)
+    }
+
+    /// The same on another host.
+    pub fn on(host: &Host, directory: &Path, args: &[&str]) -> Run {
+        let mut command = host.command(&efctl());
         command.args(args).current_dir(directory).stdin(Stdio::null()).env_remove("RUST_LOG");
-        Run { command, directory: directory.to_path_buf(), unheard: false }
+        process::dies_with_us(&mut command);
+        Run { command, out: directory.join(".stdout"), err: directory.join(".stderr"), unheard: false }
+    }
+
+    /// What it says goes to these files; of several runs in one directory each needs its own.
+    pub fn output(mut self, out: PathBuf, err: PathBuf) -> Run {
+        (self.out, self.err) = (out, err);
+        self
     }
 
     /// `efctl run` of this SQL text, written to a file in `directory`.
@@ -93,8 +116,7 @@ impl Run {
 
     pub fn start(mut self) -> Result<Running> {
         // Files, not pipes: a killed process leaves what it wrote, and nobody has to read along.
-        let out = self.directory.join(".stdout");
-        let err = self.directory.join(".stderr");
+        let Run { out, err, .. } = self;
         self.command.stdout(std::fs::File::create(&out)?).stderr(std::fs::File::create(&err)?);
         if self.unheard {
             self.command.stderr(std::fs::File::options().write(true).open("/dev/full")?);
@@ -149,6 +171,17 @@ impl Running {
 
     pub fn wait(mut self) -> Result<Done> {
         self.until(|| false)?;
+        self.done()
+    }
+
+    /// None: it was still running after the limit, and was killed.
+    pub fn wait_at_most(mut self, limit: Duration) -> Result<Option<Done>> {
+        let deadline = Instant::now() + limit;
+        self.until(|| Instant::now() >= deadline)?;
+        if self.ended() { self.done().map(Some) } else { Ok(None) }
+    }
+
+    fn done(&mut self) -> Result<Done> {
         let status = self.child.wait()?;
         Ok(Done {
             code: status.code(),

@@ -1,0 +1,118 @@
+//! Faults by a seed against a cluster of real processes, and the checker's word on what the job wrote. `make chaos` runs
+//! the long one; `EDGEFLOW_SEED` repeats a failed one. And builds with one bug switched on each: the checker must see it.
+
+use ef_tests::faults::{Failure, Kind, Plan, run};
+use ef_tests::seed::seed;
+use ef_tests::shared::say;
+use std::time::Duration;
+
+/// In CI, and whenever nobody says otherwise.
+const FAULTS_SHORT: usize = 20;
+
+fn plan(seed: u64) -> Plan {
+    Plan {
+        seed,
+        faults: FAULTS_SHORT,
+        kinds: Kind::ALL.to_vec(),
+        workers: 3,
+        parallelism: 3,
+        // The heartbeat timeout is 2 s.
+        freeze_ms: 3000..=6000,
+        pause_ms: 200..=2500,
+        feed_every: Duration::from_millis(250),
+        in_s3: seed.is_multiple_of(2),
+        backend: if (seed / 2).is_multiple_of(2) { "rocksdb".into() } else { "memory".into() },
+        coordinator_flags: Vec::new(),
+        worker_flags: Vec::new(),
+    }
+}
+
+#[test]
+fn whatever_fails_every_row_counts_once() {
+    let faults = std::env::var("EDGEFLOW_CHAOS_FAULTS");
+    let faults = faults.map_or(FAULTS_SHORT, |text| text.parse().expect("EDGEFLOW_CHAOS_FAULTS is a number"));
+    let seed = seed();
+    let mut plan = Plan { faults, ..plan(seed) };
+    if faults > FAULTS_SHORT {
+        plan.freeze_ms = 3000..=30_000;
+        // Every file that was ever read is looked at again and again.
+        plan.feed_every = Duration::from_secs(1);
+    }
+    let work = tempfile::tempdir().expect("a temporary directory");
+    match run(work.path(), &plan) {
+        Ok(report) => {
+            let checked = report.checked;
+            say(&format!(
+                "chaos: EDGEFLOW_SEED={seed}, {} faults, {} restarts, {} rows, {} changes, {} windows: exact",
+                report.faults, report.restarts, checked.rows, checked.changes, checked.windows
+            ));
+            assert!(
+                report.restarts > 0,
+                "EDGEFLOW_SEED={seed}: faults that nobody noticed prove nothing\n{}",
+                report.log
+            );
+        }
+        Err(Failure::Output(what) | Failure::Job(what)) => panic!("{what}"),
+    }
+}
+
+/// Series that a bug has to be seen in.
+const SERIES: u64 = 4;
+
+/// Runs series of faults against a build with a bug in it, until one of them shows. What the others said, if none did.
+fn caught(kinds: &[Kind], change: impl Fn(&mut Plan)) -> Result<(), String> {
+    let seed = seed();
+    let mut told = format!("EDGEFLOW_SEED={seed}: {SERIES} series of faults were survived");
+    for series in 0..SERIES {
+        // Directories only: what is wrong with the store is not what is looked for.
+        let mut plan = Plan {
+            faults: 6,
+            kinds: kinds.to_vec(),
+            workers: 2,
+            parallelism: 2,
+            in_s3: false,
+            freeze_ms: 3000..=4000,
+            ..plan(seed.wrapping_add(series))
+        };
+        change(&mut plan);
+        let work = tempfile::tempdir().expect("a temporary directory");
+        match run(work.path(), &plan) {
+            Err(Failure::Output(what)) => {
+                println!("caught: {what}");
+                return Ok(());
+            }
+            // A job that cannot go on has lost nothing silently, but that is not what was asked for.
+            Err(Failure::Job(what)) => told += &format!("\nseries {series}: the job did not go on: {what}"),
+            Ok(report) => told += &format!("\nseries {series}: exact\n{}", report.log),
+        }
+    }
+    Err(told)
+}
+
+fn flag(flag: &str) -> Vec<String> {
+    vec![flag.to_string()]
+}
+
+#[test]
+fn sinks_that_publish_before_completion_are_caught() {
+    let change = |plan: &mut Plan| plan.worker_flags = flag("--test-commit-before-completion");
+    caught(&[Kind::KillWorker], change).unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn sources_that_do_not_read_again_are_caught() {
+    let change = |plan: &mut Plan| plan.worker_flags = flag("--test-skip-replay");
+    caught(&[Kind::KillWorker], change).unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn zombies_that_are_not_fenced_are_caught() {
+    let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-skip-fence");
+    caught(&[Kind::FreezeWorker], change).unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn epochs_that_are_used_twice_are_caught() {
+    let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-reuse-epoch");
+    caught(&[Kind::KillWorker, Kind::KillCoordinator], change).unwrap_or_else(|told| panic!("{told}"));
+}
