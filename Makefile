@@ -1,7 +1,7 @@
 # Recipes for people and for CI. One profile (release) and one target directory: dependencies are compiled once.
 CARGO ?= cargo
 
-.PHONY: demo test build lint bench explain clean
+.PHONY: demo test build lint bench chaos sim
 
 ## the demo job: simulated pumps, windows, a model, alerts
 demo: build
@@ -22,3 +22,11 @@ lint:
 ## criterion benches
 bench:
 	$(CARGO) bench --workspace --bench '*'
+
+## two hundred faults by a seed (EDGEFLOW_SEED) against a cluster of real processes
+chaos: build
+	EDGEFLOW_CHAOS_FAULTS=200 $(CARGO) test --release --workspace --test promises -- whatever_fails_every_row_counts_once --nocapture
+
+## a hundred thousand simulated clusters
+sim: build
+	EDGEFLOW_SIM_SEEDS=100000 $(CARGO) test --release --workspace --test sim -- --nocapture

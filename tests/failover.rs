@@ -123,7 +123,11 @@ fn next_version_of_the_sql_goes_on_from_a_savepoint_at_another_parallelism() {
     let dry = cluster.efctl(&[&["submit", &file, "--dry-run"], args.as_slice()].concat()).success();
     let line = dry.stdout.lines().find(|line| line.contains(" left behind, ")).expect("what becomes of the state");
     let counts: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    assert!(matches!(counts[..], [restored, 0, empty] if restored > 0 && empty > 0), "restored, left behind, empty: {}", dry.stdout);
+    assert!(
+        matches!(counts[..], [restored, 0, empty] if restored > 0 && empty > 0),
+        "restored, left behind, empty: {}",
+        dry.stdout
+    );
     following.id = cluster.submit("version2", &sql, &args);
     following.feed(6);
     assert_eq!(following.describe()["restored_from"].as_str().map(|from| from.is_empty()), Some(false));

@@ -17,7 +17,7 @@ use ef_store::{Location, Options, Root};
 use ef_worker::agent::Agent;
 use ef_worker::clock::Clock;
 pub use ef_worker::config::MEMORY_BYTES_MIN;
-use ef_worker::config::{self, WorkerConfig};
+use ef_worker::config::{self, Bugs, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
 use ef_worker::resources;
@@ -248,7 +248,8 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         Some(bytes) => bytes,
         None => config::memory_bytes(None, resources::machine_memory_bytes()).map_err(|e| e.message)?,
     };
-    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), commit_early };
+    let bugs = Bugs { commit_early, ..Bugs::default() };
+    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), bugs };
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };

@@ -1,9 +1,11 @@
 //! What a worker is given to work with, and the checks of what a person gives it on the command line.
 
 use ef_proto::error::Error;
+use ef_proto::ids::{JobId, SubtaskId};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use tonic::transport::Uri;
 
 /// `worker.memory` when nobody says otherwise: half of the machine's memory, at most this.
@@ -20,8 +22,20 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Scratch space of this process alone: live RocksDB directories, staged snapshots. Wiped at the start.
     pub work_dir: PathBuf,
-    /// Negative control of the tests: sinks publish before their checkpoint has completed.
+    /// Negative controls of the tests.
+    pub bugs: Bugs,
+}
+
+/// Where each source's subtask had read to, by job.
+pub type Positions = Arc<Mutex<BTreeMap<(JobId, SubtaskId), Vec<u8>>>>;
+
+/// Bugs that the project's own tests switch on, to see that their checkers catch them.
+#[derive(Clone, Debug, Default)]
+pub struct Bugs {
+    /// Sinks publish before their checkpoint has completed.
     pub commit_early: bool,
+    /// Sources that start again here go on where they had read to, and not at their checkpoint.
+    pub skip_replay: Option<Positions>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use ef_proto::place::Tier;
 use ef_proto::rpc::Hello;
 use ef_worker::agent::{Home, Host, Logs, check_id, nonce};
 use ef_worker::clock::Clock;
+use ef_worker::config::{Bugs, Positions};
 use ef_worker::error::{Code, Context, Result};
 use ef_worker::exchange::Exchange;
 use ef_worker::{config, resources};
@@ -66,6 +67,12 @@ struct Args {
     /// Allow connections to other machines without encryption
     #[arg(long)]
     insecure: bool,
+    /// For the project's own tests: publish before the checkpoint has completed
+    #[arg(long, hide = true)]
+    test_commit_before_completion: bool,
+    /// For the project's own tests: sources do not go back to their checkpoint
+    #[arg(long, hide = true)]
+    test_skip_replay: bool,
 }
 
 fn id(text: &str) -> std::result::Result<String, String> {
@@ -147,9 +154,13 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
         };
         let line = format!("ready worker={worker} data={}", identity.data_address);
         tracing::info!(worker = %worker, slots = identity.slots, memory_bytes, "dialling {}", args.coordinator.join(", "));
+        let bugs = Bugs {
+            commit_early: args.test_commit_before_completion,
+            skip_replay: args.test_skip_replay.then(Positions::default),
+        };
         let time = clock.clone();
         let task_clock = Arc::new(move || time.now_ms());
-        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs, exchange };
+        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs, exchange, bugs };
         host.run(&mut || say(&line), shutdown).await
     })?;
     // Uploads and downloads that nobody waits for any more.

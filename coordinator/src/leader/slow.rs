@@ -37,7 +37,8 @@ impl ModelInspector for Models {
         _options: &BTreeMap<String, String>,
     ) -> std::result::Result<Model, String> {
         let model = self.0.get(path);
-        let model = model.ok_or_else(|| format!("nothing is known of `{path}`; submit with `efctl submit`, which reads it"))?;
+        let model =
+            model.ok_or_else(|| format!("nothing is known of `{path}`; submit with `efctl submit`, which reads it"))?;
         Model::decode(model).map_err(|error| error.message)
     }
 }
@@ -97,8 +98,7 @@ pub async fn submit(
     }
     let models = models.into_iter().map(|(path, model)| (path, hex(&model))).collect();
     let name = planned.name;
-    let submitted =
-        Submitted { job, at_ms: now, name, sql, vars, models, parallelism, plan: encoded, state, restore };
+    let submitted = Submitted { job, at_ms: now, name, sql, vars, models, parallelism, plan: encoded, state, restore };
     Ok(Event::Planned { id, dry_run, submitted: Box::new(submitted), response })
 }
 

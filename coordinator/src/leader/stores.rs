@@ -1,7 +1,7 @@
 //! The leader's hands in the object store: a job's manifests, sweeps, savepoints. One opened root for each job.
 
-use crate::manifests::savepoint::{self, About};
 use crate::manifests::Manifests;
+use crate::manifests::savepoint::{self, About};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::error::Error;
 use ef_proto::ids::{Epoch, JobId};

@@ -11,17 +11,43 @@ use std::collections::BTreeMap;
 pub enum Command {
     Submit(Box<Submitted>),
     /// Regions of a job are to run as placed, from `restore` (None: empty).
-    Deploy { job: JobId, at_ms: u64, regions: BTreeMap<u32, Deployed>, restore: Option<Epoch> },
+    Deploy {
+        job: JobId,
+        at_ms: u64,
+        regions: BTreeMap<u32, Deployed>,
+        restore: Option<Epoch>,
+    },
     /// A state that the job has come to, with the reason in words.
-    State { job: JobId, at_ms: u64, state: JobState, reason: String },
+    State {
+        job: JobId,
+        at_ms: u64,
+        state: JobState,
+        reason: String,
+    },
     /// A region has failed and is to be deployed again.
-    Restart { job: JobId, at_ms: u64, regions: Vec<u32>, cause: String, delay_ms: u64 },
+    Restart {
+        job: JobId,
+        at_ms: u64,
+        regions: Vec<u32>,
+        cause: String,
+        delay_ms: u64,
+    },
     /// Epochs up to this one may be given out.
-    Reserve { job: JobId, upto: Epoch },
+    Reserve {
+        job: JobId,
+        upto: Epoch,
+    },
     /// The manifest is in the store: from now on this checkpoint is what a restart restores.
-    Complete { job: JobId, at_ms: u64, checkpoint: CheckpointRecord },
+    Complete {
+        job: JobId,
+        at_ms: u64,
+        checkpoint: CheckpointRecord,
+    },
     /// These checkpoints are no longer retained.
-    Retire { job: JobId, epochs: Vec<Epoch> },
+    Retire {
+        job: JobId,
+        epochs: Vec<Epoch>,
+    },
     /// With the place of its savepoint, if it takes one: a job that is to stop with a savepoint never stops without.
     Stop {
         job: JobId,
@@ -30,7 +56,10 @@ pub enum Command {
         #[serde(default)]
         path: Option<String>,
     },
-    Cancel { job: JobId, at_ms: u64 },
+    Cancel {
+        job: JobId,
+        at_ms: u64,
+    },
     /// The plan at another parallelism, which runs after the next checkpoint.
     Rescale {
         job: JobId,
@@ -43,18 +72,53 @@ pub enum Command {
         message: String,
     },
     /// These regions move to other workers after the next checkpoint.
-    Move { job: JobId, at_ms: u64, regions: Vec<u32>, reason: String },
+    Move {
+        job: JobId,
+        at_ms: u64,
+        regions: Vec<u32>,
+        reason: String,
+    },
     /// The checkpoint that a rescale or a move waited for is complete: its regions are to be deployed anew.
-    Proceed { job: JobId, at_ms: u64, epoch: Epoch },
+    Proceed {
+        job: JobId,
+        at_ms: u64,
+        epoch: Epoch,
+    },
     /// The checkpoint that a rescale or a move waited for has failed.
-    GiveUp { job: JobId, at_ms: u64, reason: String },
-    CreateSavepoint { id: String, job: JobId, path: String, at_ms: u64 },
+    GiveUp {
+        job: JobId,
+        at_ms: u64,
+        reason: String,
+    },
+    CreateSavepoint {
+        id: String,
+        job: JobId,
+        path: String,
+        at_ms: u64,
+    },
     /// The checkpoint that the savepoint becomes a copy of.
-    SavepointEpoch { id: String, epoch: Epoch },
-    SavepointDone { id: String, at_ms: u64, bytes: u64 },
-    SavepointFailed { id: String, at_ms: u64, reason: String },
-    SavepointDisposed { id: String, at_ms: u64 },
-    Cordon { worker: WorkerId, cordoned: bool },
+    SavepointEpoch {
+        id: String,
+        epoch: Epoch,
+    },
+    SavepointDone {
+        id: String,
+        at_ms: u64,
+        bytes: u64,
+    },
+    SavepointFailed {
+        id: String,
+        at_ms: u64,
+        reason: String,
+    },
+    SavepointDisposed {
+        id: String,
+        at_ms: u64,
+    },
+    Cordon {
+        worker: WorkerId,
+        cordoned: bool,
+    },
 }
 
 /// A job as it was submitted, planned and checked.

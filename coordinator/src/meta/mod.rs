@@ -78,7 +78,8 @@ impl Meta {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Meta, Error> {
-        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("the coordinator's state does not read back: {e}")))
+        serde_json::from_slice(bytes)
+            .map_err(|e| Error::corrupt(format!("the coordinator's state does not read back: {e}")))
     }
 
     /// Checkpoints of a job that must stay: those retained, and those that a savepoint is being copied from.

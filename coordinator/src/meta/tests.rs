@@ -51,7 +51,12 @@ fn applied(commands: &[Command]) -> Meta {
 
 #[test]
 fn state_and_commands_read_back_from_json() {
-    let commands = [submitted("a"), deploy("a", 1), complete("a", 4), Command::Reserve { job: JobId("a".into()), upto: Epoch(32) }];
+    let commands = [
+        submitted("a"),
+        deploy("a", 1),
+        complete("a", 4),
+        Command::Reserve { job: JobId("a".into()), upto: Epoch(32) },
+    ];
     for command in &commands {
         let json = serde_json::to_string(command).expect("plain data");
         assert_eq!(serde_json::from_str::<Command>(&json).expect("reads back"), *command, "{json}");
@@ -90,7 +95,12 @@ fn ended_jobs_beyond_the_limit_are_forgotten_oldest_first() {
     for n in 0..ENDED_MAX + 5 {
         let id = format!("{n:04}");
         meta.apply(submitted(&id));
-        meta.apply(Command::State { job: JobId(id), at_ms: n as u64, state: JobState::Finished, reason: String::new() });
+        meta.apply(Command::State {
+            job: JobId(id),
+            at_ms: n as u64,
+            state: JobState::Finished,
+            reason: String::new(),
+        });
     }
     meta.apply(submitted("new"));
     assert_eq!(meta.jobs.len(), ENDED_MAX + 1);

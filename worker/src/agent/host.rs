@@ -13,7 +13,7 @@ use super::logs::Logs;
 use super::run::{Agent, Means};
 use super::session::{self, Action, Session};
 use crate::clock::Clock;
-use crate::config::WorkerConfig;
+use crate::config::{Bugs, WorkerConfig};
 use crate::error::{Code, Error, Result};
 use crate::exchange::Exchange;
 use crate::metrics::Metered;
@@ -53,6 +53,7 @@ pub struct Host {
     pub logs: Logs,
     /// Listens at the identity's data address.
     pub exchange: Arc<Exchange>,
+    pub bugs: Bugs,
 }
 
 impl Host {
@@ -143,12 +144,12 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(host: Host, events: mpsc::Sender<AgentEvent>, ready: &'a mut (dyn FnMut() + Send)) -> Run<'a> {
-        let Host { home, identity, coordinators: _, clock, task_clock, logs, exchange } = host;
+        let Host { home, identity, coordinators: _, clock, task_clock, logs, exchange, bugs } = host;
         let config = WorkerConfig {
             memory_bytes: identity.memory_bytes,
             slots: identity.slots,
             work_dir: home.work.clone(),
-            commit_early: false,
+            bugs,
         };
         Run {
             home: Arc::new(home),

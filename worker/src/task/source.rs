@@ -6,6 +6,7 @@ use super::node::{Node, failed};
 use super::outputs::Outputs;
 use super::row_time::RowTime;
 use super::{Clock, Control, Events, Exit, NodeSnapshot, TaskEvent};
+use crate::config::Positions;
 use crate::connector::{Polled, Source, SourceBatch};
 use crate::error::Result;
 use crate::exchange::{Gate, Received};
@@ -14,8 +15,9 @@ use crate::frame::END_OF_TIME;
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
 use crate::time::Change;
-use ef_proto::ids::{Epoch, SubtaskId};
+use ef_proto::ids::{Epoch, JobId, SubtaskId};
 use ef_proto::plan::Output;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub struct SourceTask {
     pub subtask: SubtaskId,
     pub name: String,
     pub source: Box<dyn Source>,
+    /// Negative control of the tests: notes where it has read to.
+    pub bug: Option<(Positions, JobId)>,
     pub project: CalcProgram,
     /// None: the table has no watermark; event time then ends with the input only.
     pub watermark: Option<RowTime>,
@@ -135,6 +139,10 @@ impl SourceTask {
             }
             Polled::End => return Ok(Next::Ended),
         };
+        if let Some((positions, job)) = &self.bug {
+            let position = self.source.position().map_err(|e| self.fail(e))?;
+            positions.lock().unwrap_or_else(PoisonError::into_inner).insert((job.clone(), self.subtask), position);
+        }
         self.pass(change)?;
         Ok(Next::Go)
     }

@@ -61,24 +61,67 @@ pub enum Event {
     /// Time has passed; at least as often as a trigger or a time-out may be late.
     Tick,
     /// This process leads from now on; all that was decided before has been applied.
-    Leader { term: u64 },
+    Leader {
+        term: u64,
+    },
     /// At the start: the state that the log goes on from.
     Restored(Box<Meta>),
     /// Comes back from the log, in its order.
-    Applied { id: ProposalId, command: Command },
-    Connected { session: SessionId, hello: Hello },
-    Report { worker: WorkerId, session: SessionId, report: Report },
-    Disconnected { worker: WorkerId, session: SessionId },
-    Request { id: RequestId, request: Request },
+    Applied {
+        id: ProposalId,
+        command: Command,
+    },
+    Connected {
+        session: SessionId,
+        hello: Hello,
+    },
+    Report {
+        worker: WorkerId,
+        session: SessionId,
+        report: Report,
+    },
+    Disconnected {
+        worker: WorkerId,
+        session: SessionId,
+    },
+    Request {
+        id: RequestId,
+        request: Request,
+    },
     /// A submission has been planned and checked, and what it starts from is in its place.
-    Planned { id: RequestId, dry_run: bool, submitted: Box<Submitted>, response: Response },
+    Planned {
+        id: RequestId,
+        dry_run: bool,
+        submitted: Box<Submitted>,
+        response: Response,
+    },
     /// The answer to [`Effect::Replan`].
-    Replanned { id: RequestId, job: JobId, dry_run: bool, replan: Box<Replan> },
+    Replanned {
+        id: RequestId,
+        job: JobId,
+        dry_run: bool,
+        replan: Box<Replan>,
+    },
     /// A manifest is in the store, or is not.
-    Stored { job: JobId, epoch: Epoch, result: Result<(), Error> },
-    Loaded { job: JobId, epoch: Epoch, result: Result<Arc<Manifest>, Error> },
-    Copied { savepoint: String, result: Result<u64, Error> },
-    Disposed { id: RequestId, savepoint: String, result: Result<(), Error> },
+    Stored {
+        job: JobId,
+        epoch: Epoch,
+        result: Result<(), Error>,
+    },
+    Loaded {
+        job: JobId,
+        epoch: Epoch,
+        result: Result<Arc<Manifest>, Error>,
+    },
+    Copied {
+        savepoint: String,
+        result: Result<u64, Error>,
+    },
+    Disposed {
+        id: RequestId,
+        savepoint: String,
+        result: Result<(), Error>,
+    },
 }
 
 /// A job's plan at another parallelism.
@@ -91,31 +134,78 @@ pub struct Replan {
 
 #[derive(Clone, Debug)]
 pub enum Effect {
-    Propose { id: ProposalId, command: Command },
+    Propose {
+        id: ProposalId,
+        command: Command,
+    },
     /// To a worker's stream; lost if the stream is gone or does not take it, which its end will tell.
-    Send { worker: WorkerId, session: SessionId, order: Order },
+    Send {
+        worker: WorkerId,
+        session: SessionId,
+        order: Order,
+    },
     /// The stream is of no use any more.
-    Close { session: SessionId },
-    Reply { id: RequestId, result: Result<Response, Error> },
+    Close {
+        session: SessionId,
+    },
+    Reply {
+        id: RequestId,
+        result: Result<Response, Error>,
+    },
     /// Put it create-only; answered by `Stored`.
-    Put { job: JobId, manifest: Arc<Manifest> },
+    Put {
+        job: JobId,
+        manifest: Arc<Manifest>,
+    },
     /// Answered by `Loaded`.
-    Load { job: JobId, epoch: Epoch },
+    Load {
+        job: JobId,
+        epoch: Epoch,
+    },
     /// Delete what no kept checkpoint needs; not answered, and repeated from time to time.
-    Sweep { job: JobId, kept: Vec<Epoch>, last_completed: Epoch },
+    Sweep {
+        job: JobId,
+        kept: Vec<Epoch>,
+        last_completed: Epoch,
+    },
     /// Copy a checkpoint to a savepoint's place; answered by `Copied`.
-    Copy { savepoint: String, job: JobId, epoch: Epoch, path: String },
+    Copy {
+        savepoint: String,
+        job: JobId,
+        epoch: Epoch,
+        path: String,
+    },
     /// Remove a savepoint's objects; answered by `Disposed`.
-    Dispose { id: RequestId, savepoint: String, path: String },
+    Dispose {
+        id: RequestId,
+        savepoint: String,
+        path: String,
+    },
     /// Plan and check a submission, copy what it starts from; answered by `Planned`, or directly. `from` is the place of
     /// the savepoint that it names.
-    Plan { id: RequestId, request: SubmitRequest, job: JobId, from: Option<String>, state: String },
+    Plan {
+        id: RequestId,
+        request: SubmitRequest,
+        job: JobId,
+        from: Option<String>,
+        state: String,
+    },
     /// Plan a job again; answered by `Replanned`, or directly.
-    Replan { id: RequestId, job: JobId, request: RescaleJobRequest },
+    Replan {
+        id: RequestId,
+        job: JobId,
+        request: RescaleJobRequest,
+    },
     /// Answered directly.
-    Explain { id: RequestId, request: ExplainRequest },
+    Explain {
+        id: RequestId,
+        request: ExplainRequest,
+    },
     /// Answered directly: what a savepoint or checkpoint consists of.
-    Describe { id: RequestId, place: Described },
+    Describe {
+        id: RequestId,
+        place: Described,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -169,7 +259,9 @@ impl Core {
             Event::Leader { term } => self.lead(term, now),
             // Nobody is served before this process leads: workers dial again, callers are told.
             Event::Connected { session, .. } if self.term.is_none() => self.out.push(Effect::Close { session }),
-            Event::Request { id, .. } | Event::Planned { id, .. } | Event::Replanned { id, .. } if self.term.is_none() => {
+            Event::Request { id, .. } | Event::Planned { id, .. } | Event::Replanned { id, .. }
+                if self.term.is_none() =>
+            {
                 self.reply(id, Err(Error::new(Code::Unavailable, "this coordinator does not lead yet; try again")));
             }
             Event::Tick => self.tick(now),

@@ -35,7 +35,9 @@ impl Core {
 
     /// All its waiting regions have waited long enough, and what they start from is known.
     fn may_deploy(&mut self, job: &JobId, now: u64) -> bool {
-        let Some(newest) = self.meta.jobs.get(job).map(|job| job.newest().map(|record| record.epoch)) else { return false };
+        let Some(newest) = self.meta.jobs.get(job).map(|job| job.newest().map(|record| record.epoch)) else {
+            return false;
+        };
         let Some(run) = self.runs.get_mut(job) else { return false };
         let too_early = |region: &Region| matches!(region.phase, RegionPhase::Waiting { from_ms } if from_ms > now);
         // A manifest on its way may become the truth: whoever started from an older one would go back behind it.

@@ -1,8 +1,8 @@
 //! A job's regions: taken over from an earlier leader, reconciled with what workers say they hold, restarted when a task
 //! or a worker is lost.
 
-use super::run::{Rates, Region, RegionPhase, Run, Standing, Sweep, sinks, subtasks};
 use super::Core;
+use super::run::{Rates, Region, RegionPhase, Run, Standing, Sweep, sinks, subtasks};
 use crate::meta::{Command, JobState, Stopping};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::error::Error;
@@ -295,7 +295,8 @@ impl Core {
             Err(error) => {
                 run.load_at_ms = now + LOAD_AGAIN_MS;
                 let reason = format!("checkpoint {epoch} cannot be read: {}", error.message);
-                let known = self.meta.jobs.get(job).is_none_or(|job| job.reason == reason || job.state == JobState::Stopping);
+                let known =
+                    self.meta.jobs.get(job).is_none_or(|job| job.reason == reason || job.state == JobState::Stopping);
                 if !known {
                     let state = JobState::Restarting;
                     self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
@@ -338,15 +339,19 @@ impl Core {
         let tasks = plan.tasks();
         let mut orders = Vec::new();
         let old = std::mem::take(&mut run.regions).into_iter();
-        let regions: Vec<Region> = (0..).zip(old).map(|(number, region)| {
-            if deployed.contains(&number) || matches!(region.phase, RegionPhase::Waiting { .. }) {
-                return region;
-            }
-            let workers = region.workers.into_keys();
-            orders.extend(workers.filter_map(|worker| Some((worker, region.deployment.clone()?))));
-            Region { previous: region.previous, ..Region::waiting() }
-        }).collect();
-        let restarting: Vec<u32> = (0..).zip(&regions).filter(|(number, _)| !deployed.contains(number)).map(|(n, _)| n).collect();
+        let regions: Vec<Region> = (0..)
+            .zip(old)
+            .map(|(number, region)| {
+                if deployed.contains(&number) || matches!(region.phase, RegionPhase::Waiting { .. }) {
+                    return region;
+                }
+                let workers = region.workers.into_keys();
+                orders.extend(workers.filter_map(|worker| Some((worker, region.deployment.clone()?))));
+                Region { previous: region.previous, ..Region::waiting() }
+            })
+            .collect();
+        let restarting: Vec<u32> =
+            (0..).zip(&regions).filter(|(number, _)| !deployed.contains(number)).map(|(n, _)| n).collect();
         run.regions = regions;
         let gone: Vec<SubtaskId> = restarting.iter().flat_map(|region| run.subtasks(Some(*region))).collect();
         for subtask in &gone {

@@ -64,7 +64,9 @@ impl Core {
                 return Ok(());
             }
             Request::CreateSavepoint(request) => return self.create_savepoint(id, request, now),
-            Request::GetSavepoint(request) => Response::Savepoint(super::view::savepoint(self.savepoint(&request.savepoint)?)),
+            Request::GetSavepoint(request) => {
+                Response::Savepoint(super::view::savepoint(self.savepoint(&request.savepoint)?))
+            }
             Request::ListSavepoints(request) => {
                 let job = if request.job.is_empty() { None } else { Some(self.job(&request.job)?.id.clone()) };
                 let of = |savepoint: &&Savepoint| job.as_ref().is_none_or(|job| savepoint.job == *job);
@@ -120,8 +122,12 @@ impl Core {
         }
         let accepted: Vec<&str> = states.iter().map(|state| state.name()).collect();
         let why = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
-        let message =
-            format!("cannot {what} job `{}`: it is {}{why}; it must be {}", job.name, job.state.name(), accepted.join(" or "));
+        let message = format!(
+            "cannot {what} job `{}`: it is {}{why}; it must be {}",
+            job.name,
+            job.state.name(),
+            accepted.join(" or ")
+        );
         Err(Error::new(Code::Conflict, message))
     }
 
@@ -257,7 +263,8 @@ impl Core {
                 }
                 _ => {
                     let ids: Vec<String> = found.iter().map(|op| op.id.to_string()).collect();
-                    let message = format!("several operators are called `{named}`; take one of the ids {}", ids.join(", "));
+                    let message =
+                        format!("several operators are called `{named}`; take one of the ids {}", ids.join(", "));
                     return Err(Error::invalid(message));
                 }
             }

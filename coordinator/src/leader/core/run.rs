@@ -107,9 +107,13 @@ pub struct Region {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionPhase {
     /// Is to be placed, not before this time.
-    Waiting { from_ms: u64 },
+    Waiting {
+        from_ms: u64,
+    },
     /// Not all workers have said Running; until `by_ms` those that are not connected may still come.
-    Deploying { by_ms: u64 },
+    Deploying {
+        by_ms: u64,
+    },
     Running,
 }
 
@@ -151,7 +155,9 @@ impl Run {
 
     /// The subtasks of all operators, or of one region's.
     pub fn subtasks(&self, region: Option<u32>) -> BTreeSet<SubtaskId> {
-        subtasks(&self.plan, |op| region.is_none_or(|region| self.tasks.of(op).is_some_and(|task| task.region == region)))
+        subtasks(&self.plan, |op| {
+            region.is_none_or(|region| self.tasks.of(op).is_some_and(|task| task.region == region))
+        })
     }
 
     /// The subtasks of sinks in a region.

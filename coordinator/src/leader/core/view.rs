@@ -30,12 +30,7 @@ pub fn savepoint(savepoint: &meta::Savepoint) -> Savepoint {
 }
 
 pub fn event(event: &meta::JobEvent) -> JobEvent {
-    JobEvent {
-        at_ms: event.at_ms,
-        sequence: event.sequence,
-        kind: event.kind.clone(),
-        message: event.message.clone(),
-    }
+    JobEvent { at_ms: event.at_ms, sequence: event.sequence, kind: event.kind.clone(), message: event.message.clone() }
 }
 
 impl Core {
@@ -101,13 +96,7 @@ impl Core {
         })
     }
 
-    fn show_operator(
-        &self,
-        job: &meta::Job,
-        plan: &Plan,
-        op: &plan::Operator,
-        run: Option<&Run>,
-    ) -> OperatorStatus {
+    fn show_operator(&self, job: &meta::Job, plan: &Plan, op: &plan::Operator, run: Option<&Run>) -> OperatorStatus {
         let tasks = run.map_or_else(|| plan.tasks(), |run| run.tasks.clone());
         let root = tasks.of(op.id).map_or(op.id, |task| task.root);
         let region = tasks.of(op.id).and_then(|task| job.regions.get(&task.region));
@@ -141,7 +130,8 @@ impl Core {
 
     pub(super) fn list_checkpoints(&self, named: &str) -> Result<ListCheckpointsResponse, Error> {
         let job = self.job(named)?;
-        let path = |epoch| format!("{}/jobs/{}/{}", job.state_root.trim_end_matches('/'), job.id, path::manifest(epoch));
+        let path =
+            |epoch| format!("{}/jobs/{}/{}", job.state_root.trim_end_matches('/'), job.id, path::manifest(epoch));
         let retained = |record: &CheckpointRecord| Checkpoint {
             epoch: record.epoch.0,
             state: "COMPLETED".into(),
@@ -172,7 +162,8 @@ impl Core {
         let Some(worker) = self.workers.known.get(id) else {
             return Worker { id: id.0.clone(), state: "LOST".into(), cordoned, ..Worker::default() };
         };
-        let deployed = self.meta.jobs.values().filter(|job| !job.state.has_ended()).flat_map(|job| job.regions.values());
+        let deployed =
+            self.meta.jobs.values().filter(|job| !job.state.has_ended()).flat_map(|job| job.regions.values());
         let (mut taken, mut tasks) = (0, 0);
         for region in deployed {
             taken += region.slots.get(id).copied().unwrap_or(0);
@@ -205,11 +196,17 @@ impl Core {
         for job in self.meta.jobs.values().filter(|job| !job.state.has_ended()) {
             let plan = self.runs.get(&job.id).map(|run| run.plan.clone());
             let placed = job.regions.values().flat_map(|region| &region.tasks).filter(|(_, worker)| **worker == id);
-            tasks.extend(placed.map(|(task, _)| WorkerTask {
-                job: job.id.0.clone(),
-                job_name: job.name.clone(),
-                task: plan.as_ref().and_then(|plan| plan.operator(task.operator)).map(|op| op.name.clone()).unwrap_or_default(),
-                index: task.index,
+            tasks.extend(placed.map(|(task, _)| {
+                WorkerTask {
+                    job: job.id.0.clone(),
+                    job_name: job.name.clone(),
+                    task: plan
+                        .as_ref()
+                        .and_then(|plan| plan.operator(task.operator))
+                        .map(|op| op.name.clone())
+                        .unwrap_or_default(),
+                    index: task.index,
+                }
             }));
         }
         Ok(WorkerDescription { worker: Some(self.show_worker(&id)), tasks })

@@ -111,7 +111,10 @@ impl Core {
         if let Some(worker) = self.workers.known.get_mut(&id)
             && let Some(old) = worker.session
         {
-            if worker.hello.boot != hello.boot && !worker.lost && now < worker.seen_ms + self.config.heartbeat_timeout_ms {
+            if worker.hello.boot != hello.boot
+                && !worker.lost
+                && now < worker.seen_ms + self.config.heartbeat_timeout_ms
+            {
                 let message = format!("another worker with the id `{id}` is connected; each needs an id of its own");
                 let body = OrderBody::Refused(Error::new(Code::Conflict, message));
                 let order = ef_proto::rpc::Order { term, body };
@@ -125,8 +128,15 @@ impl Core {
         let held = hello.deployments.clone();
         let boot = hello.boot;
         let (load, rows_in_per_second) = (Load::default(), 0);
-        let worker =
-            Worker { hello, session: Some(session), seen_ms: now, lost: false, load, loaded_ms: now, rows_in_per_second };
+        let worker = Worker {
+            hello,
+            session: Some(session),
+            seen_ms: now,
+            lost: false,
+            load,
+            loaded_ms: now,
+            rows_in_per_second,
+        };
         self.workers.known.insert(id.clone(), worker);
         let welcome = OrderBody::Welcome {
             heartbeat_interval_ms: self.config.heartbeat_interval_ms,

@@ -135,7 +135,6 @@ fn is_backend(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "memory" | "hashmap" | "rocksdb")
 }
 
-
 fn is_enforcer(text: &str) -> bool {
     matches!(text.to_ascii_uppercase().as_str(), "ERROR" | "DROP")
 }

@@ -94,7 +94,12 @@ fn id() -> DeploymentId {
 }
 
 fn agent(work_dir: &std::path::Path, exchange: Option<Arc<Exchange>>) -> AgentHandle {
-    let config = WorkerConfig { memory_bytes: 1 << 28, slots: 2, work_dir: work_dir.into(), commit_early: false };
+    let config = WorkerConfig {
+        memory_bytes: 1 << 28,
+        slots: 2,
+        work_dir: work_dir.into(),
+        bugs: crate::config::Bugs::default(),
+    };
     let root = Root::open(&Location::Memory, &Options::default(), Patience::Full).expect("memory only");
     Agent::start_with(id(), Means { config, clock: Arc::new(|| 0), root: Some(root), exchange })
 }

@@ -15,7 +15,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn start(scratch: &Path) -> AgentHandle {
     let id = DeploymentId { job: JobId("job".into()), region: 0, incarnation: Incarnation(2) };
-    let config = WorkerConfig { memory_bytes: 64 << 20, slots: 1, work_dir: scratch.join("work"), commit_early: false };
+    let config = WorkerConfig {
+        memory_bytes: 64 << 20,
+        slots: 1,
+        work_dir: scratch.join("work"),
+        bugs: crate::config::Bugs::default(),
+    };
     let root = Root::open(&Location::Directory(scratch.join("state")), &Options::default(), Patience::Full);
     Agent::start(id, config, Arc::new(|| 0), root.expect("a directory"))
 }

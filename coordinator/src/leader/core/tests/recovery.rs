@@ -25,7 +25,10 @@ fn job_waits_with_the_reason_until_a_worker_comes() {
     cluster.submit("j", &plan("", 2, &[]));
     cluster.pass(20);
     let job = cluster.job("j");
-    assert_eq!((job.state, job.reason.as_str()), (JobState::Pending, "needs 2 slots in any tier; there are no workers"));
+    assert_eq!(
+        (job.state, job.reason.as_str()),
+        (JobState::Pending, "needs 2 slots in any tier; there are no workers")
+    );
     let events = job.sequence;
     cluster.pass(20);
     assert_eq!(cluster.job("j").sequence, events, "said once");

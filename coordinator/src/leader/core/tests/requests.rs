@@ -15,7 +15,12 @@ SET 'execution.checkpointing.tolerable-failed-checkpoints' = '9';";
 
 fn rescale(parallelism: u32) -> Request {
     let operators = Default::default();
-    Request::RescaleJob(RescaleJobRequest { job: "j".into(), parallelism: Some(parallelism), operators, dry_run: false })
+    Request::RescaleJob(RescaleJobRequest {
+        job: "j".into(),
+        parallelism: Some(parallelism),
+        operators,
+        dry_run: false,
+    })
 }
 
 fn drain(worker: &str) -> Request {

@@ -178,7 +178,9 @@ impl Cluster {
                 self.copies.push((savepoint.clone(), epoch));
                 events.push_back(Event::Copied { savepoint, result: Ok(7) });
             }
-            Effect::Dispose { id, savepoint, .. } => events.push_back(Event::Disposed { id, savepoint, result: Ok(()) }),
+            Effect::Dispose { id, savepoint, .. } => {
+                events.push_back(Event::Disposed { id, savepoint, result: Ok(()) })
+            }
             Effect::Replan { id, job, request } => {
                 let plan = self.replan.as_ref().expect("a test that rescales says to what").encode();
                 let replan = Box::new(Replan { plan, parallelism: request.parallelism, overrides: BTreeMap::new() });
@@ -457,9 +459,8 @@ impl Worker {
             rpc::Command::Complete { epoch } if self.commits => {
                 let Some((_, deploy)) = self.held.get(id) else { return Vec::new() };
                 let plan = Plan::decode(&deploy.plan).expect("the leader's");
-                let is_sink = |op: OperatorId| {
-                    matches!(plan.operator(op).map(|op| &op.kind), Some(OperatorKind::Sink(_)))
-                };
+                let is_sink =
+                    |op: OperatorId| matches!(plan.operator(op).map(|op| &op.kind), Some(OperatorKind::Sink(_)));
                 let sinks = here(deploy, id.region).into_iter().filter(|subtask| is_sink(subtask.operator));
                 sinks.map(|subtask| rpc::Event::Committed { epoch, subtask }).collect()
             }
@@ -472,9 +473,8 @@ impl Worker {
 fn here(deploy: &Deploy, region: u32) -> Vec<SubtaskId> {
     let plan = Plan::decode(&deploy.plan).expect("the leader's");
     let tasks = plan.tasks();
-    let placed = |task: &ef_proto::plan::Task, index| {
-        deploy.placement.is_here(SubtaskId { operator: task.root, index })
-    };
+    let placed =
+        |task: &ef_proto::plan::Task, index| deploy.placement.is_here(SubtaskId { operator: task.root, index });
     let mut subtasks = Vec::new();
     for task in tasks.in_region(region) {
         for index in (0..task.parallelism).filter(|index| placed(task, *index)) {
