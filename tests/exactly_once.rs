@@ -34,19 +34,22 @@ fn sorted(path: &Path) -> Vec<String> {
     lines
 }
 
-fn start(work: &Path, backend: &str, out: &str, extra: &[&str]) -> Running {
+/// What switches the bug on.
+const EARLY: (&str, &str) = ("EDGEFLOW_TEST_COMMIT_BEFORE_COMPLETION", "1");
+
+fn start(work: &Path, backend: &str, out: &str, bug: Option<(&str, &str)>) -> Running {
     let define = format!("out={out}");
     let state = format!("state-{out}");
-    Run::sql(work, &job(backend))
-        .args(&["-D", &define, "--state-dir", &state, "-p", "2"])
-        .args(extra)
+    let run = Run::sql(work, &job(backend)).args(&["-D", &define, "--state-dir", &state, "-p", "2"]);
+    bug.into_iter()
+        .fold(run, |run, (key, value)| run.env(key, value))
         .start()
         .expect("efctl starts")
 }
 
 /// Kills the job at random moments and restarts it until it has ended, again from the start until there were `KILLS`
 /// kills. Ok(how often it ended), or how the output differs from the uncut run's.
-fn kill_and_compare(seed: u64, backend: &str, extra: &[&str]) -> Result<usize, String> {
+fn kill_and_compare(seed: u64, backend: &str, bug: Option<(&str, &str)>) -> Result<usize, String> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let work = tempfile::tempdir().expect("a temporary directory");
     let work = work.path();
@@ -57,7 +60,7 @@ fn kill_and_compare(seed: u64, backend: &str, extra: &[&str]) -> Result<usize, S
         std::fs::write(work.join(format!("sensor/{part}.ndjson")), text).expect("writable");
     }
     let began = Instant::now();
-    let uncut = start(work, backend, "uncut", &[]).wait().expect("efctl runs").success();
+    let uncut = start(work, backend, "uncut", None).wait().expect("efctl runs").success();
     assert!(uncut.stdout.is_empty(), "nothing goes to stdout");
     let longest = (began.elapsed().as_millis() as u64 / 2).max(400);
     let expected = [sorted(&work.join("uncut")), sorted(&work.join("uncut-kept"))];
@@ -69,7 +72,7 @@ fn kill_and_compare(seed: u64, backend: &str, extra: &[&str]) -> Result<usize, S
         loop {
             // Long enough to have started, short enough to hit the middle of what is left.
             let until = Instant::now() + Duration::from_millis(rng.random_range(50..longest));
-            let mut running = start(work, backend, &out, extra);
+            let mut running = start(work, backend, &out, bug);
             running.until(|| kills < KILLS && Instant::now() >= until).expect("it runs or ends");
             if running.ended() {
                 let done = running.wait().expect("it has ended");
@@ -111,7 +114,7 @@ fn seed() -> u64 {
 fn output_after_kills_equals_the_uncut_runs() {
     let seed = seed();
     for backend in ["memory", "rocksdb"] {
-        match kill_and_compare(seed, backend, &[]) {
+        match kill_and_compare(seed, backend, None) {
             Ok(ends) => println!("{backend}: {KILLS} kills, {ends} ends"),
             Err(difference) => panic!("EDGEFLOW_SEED={seed} on {backend}: {difference}"),
         }
@@ -123,6 +126,6 @@ fn publishing_before_completion_is_caught() {
     let seed = seed();
     // A kill between barrier and completion is a matter of luck; a few series of twenty make it certain enough.
     let caught =
-        (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", &["--test-commit-before-completion"]).is_err());
+        (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", Some(EARLY)).is_err());
     assert!(caught, "EDGEFLOW_SEED={seed}: the checker did not see rows published twice");
 }

@@ -8,6 +8,9 @@ use ef_client::output::tell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+/// For the project's own tests: publish before the checkpoint has completed.
+const TEST_COMMIT_EARLY: &str = "EDGEFLOW_TEST_COMMIT_BEFORE_COMPLETION";
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -30,9 +33,6 @@ pub struct Args {
     /// No live line and no summary table
     #[arg(short, long)]
     quiet: bool,
-    /// For the project's own tests: publish before the checkpoint has completed
-    #[arg(long, hide = true)]
-    test_commit_before_completion: bool,
 }
 
 pub fn run(args: Args) -> Exit {
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Exit {
         state_dir: args.state_dir,
         resume,
         memory_bytes,
-        commit_early: args.test_commit_before_completion,
+        commit_early: std::env::var_os(TEST_COMMIT_EARLY).is_some(),
     };
     start_log();
     let live = !args.quiet && std::io::stderr().is_terminal();

@@ -333,30 +333,6 @@ job pumps-1: 6 subtasks would restart, 2 go on (dry run)
 }
 
 #[tokio::test]
-async fn rescale_does_not_take_the_old_width_for_the_new_one() {
-    let fake = Fake::start(|world| {
-        small(world);
-        world.rescaled = vec![Rescaled { id: "a".into(), new_parallelism: 4, ..Rescaled::default() }];
-    });
-    let efctl = Efctl::new();
-    let (exit, ()) = tokio::join!(efctl.run(&fake.url, &["rescale", "pumps", "-p", "4", "--wait"]), async {
-        efctl.out.has("go on").await;
-        fake.change(|world| {
-            world.jobs[0].operators =
-                vec![OperatorStatus { id: "a".into(), parallelism: 2, ..OperatorStatus::default() }];
-        });
-        let looks = || fake.world().asked("describe_job").len();
-        let before = looks();
-        while looks() < before + 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!(!efctl.out.text().contains("rescaled"), "{}", efctl.out.text());
-        fake.change(|world| world.jobs[0].operators[0].parallelism = 4);
-    });
-    assert_eq!(exit, Exit::Done);
-}
-
-#[tokio::test]
 async fn stop_leaves_a_savepoint_where_it_is_asked_to() {
     let fake = Fake::start(small);
     assert_eq!(efctl(&fake, &["stop", "pumps"]).await.done(), "job pumps-1 stopping\n");

@@ -256,7 +256,9 @@ fn worker_that_comes_back_in_time_keeps_its_tasks_and_learns_what_it_has_missed(
     assert_eq!(cluster.job("j").restarts, 1, "one failed checkpoint is one too many here");
     cluster.forget();
     cluster.dial("w2");
-    assert_eq!(cluster.lines("w2: cancel").len(), 2, "{:#?}", cluster.said);
+    for held in ["w2: cancel 0#1", "w2: cancel 1#2"] {
+        assert!(!cluster.lines(held).is_empty(), "{:#?}", cluster.said);
+    }
 }
 
 #[test]
