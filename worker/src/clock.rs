@@ -32,6 +32,12 @@ impl Clock {
     }
 }
 
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::new()
+    }
+}
+
 fn wall_ns() -> i64 {
     #[expect(clippy::disallowed_methods, reason = "the driver's clock, handed to everything below as an argument")]
     let now = SystemTime::now();

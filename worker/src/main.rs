@@ -7,7 +7,7 @@ use ef_proto::place::Tier;
 use ef_proto::rpc::Hello;
 use ef_worker::agent::{Home, Host, Logs, check_id, nonce};
 use ef_worker::clock::Clock;
-use ef_worker::error::{Context, Error, Result};
+use ef_worker::error::{Code, Context, Result};
 use ef_worker::exchange::Exchange;
 use ef_worker::{config, resources};
 use std::collections::BTreeMap;
@@ -99,7 +99,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; there is nobody else to tell.
             let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::FAILURE
+            // As clap does for flags that it refuses itself.
+            ExitCode::from(if error.code == Code::Invalid { 2 } else { 1 })
         }
     }
 }
@@ -164,7 +165,7 @@ fn say(line: &str) {
 
 /// Resolves at SIGTERM or SIGINT. The handlers are in place when this returns.
 fn shutdown() -> Result<impl Future<Output = ()> + Send> {
-    let handler = |kind| signal(kind).map_err(|e| Error::invalid(format!("cannot handle signals: {e}")));
+    let handler = |kind| signal(kind).unavailable(|| "cannot handle signals".into());
     let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
     // With a handler a file that may grow no further is an error of the write, and not the end of the process.
     drop(handler(SignalKind::from_raw(libc::SIGXFSZ))?);

@@ -58,7 +58,11 @@ impl Meta {
                     job.cause = cause.clone();
                 }
                 if job.state != JobState::Stopping {
-                    set(job, at_ms, JobState::Restarting, cause);
+                    // Said already, by the failure.
+                    if job.state != JobState::Restarting {
+                        job.since_ms = at_ms;
+                    }
+                    (job.state, job.reason) = (JobState::Restarting, cause);
                 }
             }
             Command::Reserve { job, upto } => {
@@ -80,7 +84,10 @@ impl Meta {
                     job.checkpoints.retain(|record| !epochs.contains(&record.epoch));
                 }
             }
-            Command::Stop { job, at_ms, stopping } => {
+            Command::Stop { job, at_ms, stopping, path } => {
+                if let (Some(id), Some(path)) = (&stopping.savepoint, path) {
+                    self.create_savepoint(id.clone(), job.clone(), path, at_ms);
+                }
                 let Some(job) = self.running(&job) else { return };
                 job.stopping = Some(stopping);
                 job.pending = None;
@@ -91,14 +98,20 @@ impl Meta {
             }
             Command::Rescale { job, at_ms, plan, parallelism, overrides, regions, message } => {
                 let Some(job) = self.running(&job) else { return };
+                if job.stopping.is_some() {
+                    return job.event(at_ms, "RESCALE", format!("given up: {message}: the job is to stop"));
+                }
                 job.event(at_ms, "RESCALE", format!("{message}; after the next checkpoint"));
                 let rescale = Some(Rescale { plan, parallelism, overrides });
-                job.pending = Some(Pending { regions, rescale, message });
+                job.pend(Pending { regions, rescale, message });
             }
             Command::Move { job, at_ms, regions, reason } => {
                 let Some(job) = self.running(&job) else { return };
+                if job.stopping.is_some() {
+                    return job.event(at_ms, "MOVE", format!("given up: {reason}: the job is to stop"));
+                }
                 job.event(at_ms, "MOVE", format!("{reason}; after the next checkpoint"));
-                job.pending = Some(Pending { regions, rescale: None, message: reason });
+                job.pend(Pending { regions, rescale: None, message: reason });
             }
             Command::GiveUp { job, at_ms, reason } => {
                 let Some(job) = self.running(&job) else { return };
@@ -117,7 +130,8 @@ impl Meta {
                     job.parallelism = rescale.parallelism;
                     job.overrides = rescale.overrides;
                 }
-                job.event(at_ms, "RESCALE", format!("{}: from checkpoint {epoch}", pending.message));
+                let from = if epoch == Epoch(0) { "empty".into() } else { format!("from checkpoint {epoch}") };
+                job.event(at_ms, "RESCALE", format!("{}: {from}", pending.message));
             }
         }
     }

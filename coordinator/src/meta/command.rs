@@ -22,7 +22,14 @@ pub enum Command {
     Complete { job: JobId, at_ms: u64, checkpoint: CheckpointRecord },
     /// These checkpoints are no longer retained.
     Retire { job: JobId, epochs: Vec<Epoch> },
-    Stop { job: JobId, at_ms: u64, stopping: Stopping },
+    /// With the place of its savepoint, if it takes one: a job that is to stop with a savepoint never stops without.
+    Stop {
+        job: JobId,
+        at_ms: u64,
+        stopping: Stopping,
+        #[serde(default)]
+        path: Option<String>,
+    },
     Cancel { job: JobId, at_ms: u64 },
     /// The plan at another parallelism, which runs after the next checkpoint.
     Rescale {

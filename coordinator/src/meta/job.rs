@@ -149,6 +149,21 @@ impl Job {
         self.checkpoints.last()
     }
 
+    /// Beside what waits already: a job that is rescaled may be moved as well. The later plan counts.
+    pub fn pend(&mut self, more: Pending) {
+        let Some(pending) = &mut self.pending else {
+            self.pending = Some(more);
+            return;
+        };
+        pending.regions.extend(more.regions);
+        pending.regions.sort_unstable();
+        pending.regions.dedup();
+        pending.message = format!("{}, and {}", pending.message, more.message);
+        if more.rescale.is_some() {
+            pending.rescale = more.rescale;
+        }
+    }
+
     pub fn event(&mut self, at_ms: u64, kind: &str, message: impl Into<String>) {
         self.sequence += 1;
         if self.events.len() == EVENTS_MAX {

@@ -171,6 +171,10 @@ impl ExprPlanner for FlinkExpressions {
                 (number, Arrow::Decimal128(..)) if number.is_integer() => {
                     return original(exact(left, number), right);
                 }
+                // DOUBLE is their common type: no decimal has the range of a double.
+                (Arrow::Decimal128(..), float) | (float, Arrow::Decimal128(..)) if float.is_floating() => {
+                    return original(cast(left, &Arrow::Float64), cast(right, &Arrow::Float64));
+                }
                 (Arrow::Date32, Arrow::Timestamp(_, None)) => return original(cast(left, &r), right),
                 (Arrow::Timestamp(_, None), Arrow::Date32) => return original(left, cast(right, &l)),
                 _ => {}

@@ -57,6 +57,9 @@ mod tests {
         let keep = move |level, line: &str| seen.lock().expect("not poisoned").push((level, line.to_string()));
         let logger = Logger::root(Bridge(keep), slog::o!("raft_id" => 1));
         slog::warn!(logger, "became {}", "leader"; "term" => 7);
-        assert_eq!(*lines.lock().expect("not poisoned"), [(Level::Warning, "became leader term=7 raft_id=1".into())]);
+        assert_eq!(
+            *lines.lock().expect("not poisoned"),
+            [(Level::Warning, "became leader term=7 raft_id=1".to_string())]
+        );
     }
 }

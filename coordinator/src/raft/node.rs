@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Outputs that wait for the consumer. Each holds at most one proposal, 1 MiB, so that 16 MiB wait at the very most; only
+/// Outputs that wait for the consumer. Each holds at most one proposal, 1 MiB, so that at most 16 MiB wait; only
 /// a restored state may be larger.
 const OUTPUTS: usize = 16;
 
@@ -46,7 +46,7 @@ pub struct Node {
 
 impl Node {
     /// Opens (or creates) the log in `directory` and starts the node's own thread. The first outputs are the state of
-    /// the last snapshot, if there is one, and all that is committed after it. Errors: Conflict when another process has
+    /// the last snapshot, if there is one, and what is committed after it. Errors: Conflict when another process has
     /// the directory, Corrupt when the log does not read back, Invalid when it is of another node or version.
     pub fn start(directory: &Path, config: Config) -> Result<(Node, mpsc::Receiver<Output>), Error> {
         if config.id == 0 || config.tick.is_zero() {

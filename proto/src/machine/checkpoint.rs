@@ -236,6 +236,15 @@ impl Checkpoints {
         matches!(self.phase, Phase::Publishing { .. })
     }
 
+    /// Whether the terminal checkpoint is on its way or complete: the job as it is now is what ends.
+    pub fn is_ending(&self) -> bool {
+        match self.phase {
+            Phase::Collecting { cause, .. } | Phase::Publishing { cause, .. } => cause == Cause::Terminal,
+            Phase::Terminal(_) | Phase::Finished => true,
+            Phase::Idle | Phase::Failed => false,
+        }
+    }
+
     /// The checkpoint in flight.
     pub fn in_flight(&self) -> Option<Epoch> {
         match self.phase {

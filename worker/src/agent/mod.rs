@@ -10,6 +10,8 @@ mod logs;
 mod run;
 mod scratch;
 mod session;
+#[cfg(test)]
+mod testing;
 mod wiring;
 
 pub use home::{Home, check_id, nonce};

@@ -4,6 +4,9 @@
 //! A deployment that is told to leave does so at any time, also while its state is being restored. `Stopped` is said
 //! once nobody is left who could do anything in its name: no thread of a task, and none that still builds them.
 
+#[cfg(test)]
+mod tests;
+
 use super::deploy::{Deployment, Started, deploy};
 use crate::config::WorkerConfig;
 use crate::error::{Code, Error, Result};

@@ -66,7 +66,8 @@ impl Core {
             result: None,
         });
         let Some(meta) = self.meta.jobs.get(job) else { return };
-        if meta.pending.is_some() && run.pending_epoch.is_none() {
+        // Not by the last one: after that there is nothing to deploy anew.
+        if meta.pending.is_some() && run.pending_epoch.is_none() && cause != Cause::Terminal {
             run.pending_epoch = Some(epoch);
         }
         let reserved = meta.reserved;

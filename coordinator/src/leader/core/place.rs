@@ -39,7 +39,8 @@ impl Core {
         let Some(run) = self.runs.get_mut(job) else { return false };
         let too_early = |region: &Region| matches!(region.phase, RegionPhase::Waiting { from_ms } if from_ms > now);
         // A manifest on its way may become the truth: whoever started from an older one would go back behind it.
-        if run.deploying || run.proceeding || run.ending || run.machine.is_publishing() || run.regions.iter().any(too_early) {
+        let busy = run.deploying.is_some() || run.proceeding || run.ending;
+        if busy || run.machine.is_publishing() || run.regions.iter().any(too_early) {
             return false;
         }
         let Some(newest) = newest else { return true };
@@ -60,6 +61,7 @@ impl Core {
         };
         let mut taken = views.to_vec();
         let mut regions = BTreeMap::new();
+        let mut slots: BTreeMap<WorkerId, u32> = BTreeMap::new();
         let restore = job.newest().map(|record| record.epoch);
         let mut incarnation = job.incarnation;
         for (number, region) in (0..).zip(&run.regions) {
@@ -68,10 +70,13 @@ impl Core {
             }
             let placed = place_region(&run.tasks, number, &mut taken, &region.previous)?;
             incarnation = Incarnation(incarnation.0 + 1);
+            for (worker, taken) in &placed.slots {
+                *slots.entry(worker.clone()).or_default() += taken;
+            }
             regions.insert(number, Deployed { incarnation, tasks: placed.tasks, slots: placed.slots, restore });
         }
         views.clone_from_slice(&taken);
-        run.deploying = true;
+        run.deploying = Some(slots);
         Ok(Command::Deploy { job: id.clone(), at_ms: now, regions, restore })
     }
 
@@ -87,13 +92,18 @@ impl Core {
     }
 
     /// Regions have been placed: their workers are told.
-    pub(super) fn deploy(&mut self, job: &JobId, regions: BTreeMap<u32, Deployed>, _now: u64) {
+    pub(super) fn deploy(&mut self, job: &JobId, regions: BTreeMap<u32, Deployed>, now: u64) {
         let Some(run) = self.runs.get_mut(job) else { return };
-        run.deploying = false;
+        run.deploying = None;
+        if run.ending {
+            return; // it was decided before the end
+        }
         run.said.clear();
+        // A worker may have gone for good while this was being decided.
+        let by_ms = now + self.config.heartbeat_timeout_ms;
         for (number, deployed) in &regions {
             if let Some(region) = run.regions.get_mut(*number as usize) {
-                *region = Region::deployed(job, *number, deployed, None);
+                *region = Region::deployed(job, *number, deployed, by_ms);
             }
         }
         for (number, deployed) in regions {

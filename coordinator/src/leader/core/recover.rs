@@ -1,9 +1,9 @@
 //! A job's regions: taken over from an earlier leader, reconciled with what workers say they hold, restarted when a task
 //! or a worker is lost.
 
-use super::run::{Rates, Region, RegionPhase, Run, Sweep, sinks, subtasks};
+use super::run::{Rates, Region, RegionPhase, Run, Standing, Sweep, sinks, subtasks};
 use super::Core;
-use crate::meta::{Command, JobState};
+use crate::meta::{Command, JobState, Stopping};
 use ef_proto::checkpoint::Manifest;
 use ef_proto::error::Error;
 use ef_proto::ids::{DeploymentId, Epoch, JobId, SubtaskId, WorkerId};
@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// Interval of checkpoints unless `SET 'execution.checkpointing.interval'` says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT_MS: u64 = 10_000;
+
+/// Of what a task says of its failure.
+const CAUSE_CHARS_MAX: usize = 600;
 
 /// How long to wait before a manifest that could not be read is read again.
 const LOAD_AGAIN_MS: u64 = 1000;
@@ -42,7 +45,7 @@ impl Core {
         };
         let tasks = plan.tasks();
         // Workers dial again within seconds; for one that does not, the time-out of its heartbeat is up.
-        let by_ms = Some(now + self.config.heartbeat_timeout_ms);
+        let by_ms = now + self.config.heartbeat_timeout_ms;
         let regions = (0..tasks.regions).map(|number| match job.regions.get(&number) {
             Some(deployed) => Region::deployed(id, number, deployed, by_ms),
             None => Region::waiting(),
@@ -63,7 +66,8 @@ impl Core {
             manifest: None,
             loading: false,
             load_at_ms: 0,
-            deploying: false,
+            deploying: None,
+            rescaling: false,
             proceeding: false,
             ending: false,
             said: String::new(),
@@ -79,14 +83,14 @@ impl Core {
             rates: Rates::default(),
         };
         self.runs.insert(id.clone(), run);
-        if job_waits_for_checkpoint(self, id) {
-            self.request_checkpoint(id, now);
-        }
+        self.begin_pending(id, now);
     }
 
     /// A worker has said what it holds: what it lacks it is sent, or is lost.
     pub(super) fn reconcile(&mut self, job: &JobId, worker: &WorkerId, boot: u64, held: &[Held], now: u64) {
         let Some(run) = self.runs.get(job) else { return };
+        let restarted = format!("worker `{worker}` no longer runs its tasks: it was restarted");
+        let leaving = format!("tasks on worker `{worker}` are leaving");
         let mut lost = Vec::new();
         let mut again = Vec::new();
         let mut there = Vec::new();
@@ -94,10 +98,10 @@ impl Core {
             let (Some(deployment), Some(standing)) = (&region.deployment, region.workers.get(worker)) else { continue };
             match held.iter().find(|held| held.deployment == *deployment).map(|held| held.phase) {
                 Some(Phase::Starting | Phase::Running) => there.push((number, deployment.clone())),
-                // It says itself why, and otherwise was told to leave.
-                Some(Phase::Leaving) => lost.push(number),
+                // Told to by an earlier leader, or failed while nobody led.
+                Some(Phase::Leaving) => lost.push((number, &leaving)),
                 None if standing.boot == Some(boot) && !standing.running => again.push(number),
-                None => lost.push(number),
+                None => lost.push((number, &restarted)),
             }
         }
         for number in again {
@@ -106,8 +110,8 @@ impl Core {
         for (_, deployment) in there {
             self.catch_up(job, worker, &deployment);
         }
-        for number in lost {
-            self.region_failed(job, number, format!("worker `{worker}` no longer runs its tasks: it was restarted"), now);
+        for (number, cause) in lost {
+            self.region_failed(job, number, cause.clone(), now);
         }
     }
 
@@ -156,8 +160,8 @@ impl Core {
     fn named(&self, job: &JobId, worker: &WorkerId, operator: ef_proto::ids::OperatorId, error: &Error) -> String {
         let name = self.runs.get(job).and_then(|run| run.plan.operator(operator)).map(|op| op.name.clone());
         match name.filter(|name| !error.message.contains(name.as_str())) {
-            Some(name) => format!("{name} on worker `{worker}`: {}", error.message),
-            None => format!("on worker `{worker}`: {}", error.message),
+            Some(name) => format!("{name} on worker `{worker}`: {}", cut(&error.message)),
+            None => format!("on worker `{worker}`: {}", cut(&error.message)),
         }
     }
 
@@ -186,12 +190,15 @@ impl Core {
         }
         let Some(meta) = self.meta.jobs.get(job) else { return };
         if meta.stopping.is_some() {
-            self.stop_sources(job, now);
+            self.stop_sources(job);
         } else if meta.state != JobState::Running {
             let (state, reason) = (JobState::Running, String::new());
             self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
         }
-        self.step_machine(job, Step::Running, now);
+        // Not in the middle of a rescale: nothing may be in flight when the plan changes.
+        if self.runs.get(job).is_some_and(|run| !run.proceeding) {
+            self.step_machine(job, Step::Running, now);
+        }
     }
 
     /// A region is lost: its tasks leave, and start again from the newest completed checkpoint after a while.
@@ -245,26 +252,30 @@ impl Core {
         let (all, sinks) = (run.subtasks(None), sinks(&run.plan));
         let machine = Checkpoints::new(run.config.clone(), all, sinks, Some(run.machine.last()));
         run.machine = machine.retaining(meta.checkpoints.iter().map(|record| record.epoch)).paused();
+        let wanted = !run.savepoints.is_empty() || meta.pending.is_some();
         let regions: Vec<u32> = (0..run.tasks.regions).collect();
+        if wanted {
+            self.request_checkpoint(job, now); // the old machine's requests went with it
+        }
         self.regions_failed(job, &regions, cause, now);
     }
 
     pub(super) fn tick_job(&mut self, job: &JobId, now: u64) {
         let Some(run) = self.runs.get(job) else { return };
+        // One that is there and restores a large state has all the time it needs.
+        let away = |(worker, standing): (&WorkerId, &Standing)| {
+            (!standing.running && self.workers.session(worker).is_none()).then(|| worker.clone())
+        };
         let overdue = |region: &Region| match region.phase {
-            RegionPhase::Deploying { by_ms: Some(by_ms) } if by_ms <= now => {
-                region.workers.iter().find(|(_, standing)| !standing.running).map(|(worker, _)| worker.clone())
-            }
+            RegionPhase::Deploying { by_ms } if by_ms <= now => region.workers.iter().find_map(away),
             _ => None,
         };
         let overdue: Vec<(u32, WorkerId)> =
             (0..).zip(&run.regions).filter_map(|(number, region)| Some((number, overdue(region)?))).collect();
         for (number, worker) in overdue {
-            // One that is there and restores a large state has all the time it needs.
-            if self.workers.session(&worker).is_none() {
-                let cause = format!("worker `{worker}` has not come back since the coordinator was restarted");
-                self.region_failed(job, number, cause, now);
-            }
+            let timeout = self.config.heartbeat_timeout_ms;
+            let cause = format!("worker `{worker}` has not come to run its tasks within {timeout} ms");
+            self.region_failed(job, number, cause, now);
         }
         self.step_machine(job, ef_proto::machine::checkpoint::Event::Tick, now);
         self.sweep_if_due(job, now);
@@ -284,12 +295,35 @@ impl Core {
             Err(error) => {
                 run.load_at_ms = now + LOAD_AGAIN_MS;
                 let reason = format!("checkpoint {epoch} cannot be read: {}", error.message);
-                let known = self.meta.jobs.get(job).is_some_and(|job| job.reason == reason);
+                let known = self.meta.jobs.get(job).is_none_or(|job| job.reason == reason || job.state == JobState::Stopping);
                 if !known {
                     let state = JobState::Restarting;
                     self.propose(Command::State { job: job.clone(), at_ms: now, state, reason });
                 }
             }
+        }
+    }
+
+    /// A rescale or a move has been decided: it waits for a checkpoint, unless none of its regions runs. Then it comes at
+    /// once, for it may be what makes the job fit on the workers that there are.
+    pub(super) fn begin_pending(&mut self, job: &JobId, now: u64) {
+        let (Some(run), Some(meta)) = (self.runs.get_mut(job), self.meta.jobs.get(job)) else { return };
+        run.rescaling = false;
+        let Some(pending) = &meta.pending else { return };
+        let epoch = meta.newest().map_or(Epoch(0), |record| record.epoch);
+        if run.machine.is_ending() {
+            return; // and with the job's end it is forgotten
+        }
+        let waits = |number: &u32| {
+            let region = run.regions.get(*number as usize);
+            region.is_some_and(|region| matches!(region.phase, RegionPhase::Waiting { .. }))
+        };
+        let at_rest = run.deploying.is_none() && !run.proceeding && run.machine.in_flight().is_none();
+        if at_rest && pending.regions.iter().all(waits) {
+            run.proceeding = true;
+            self.propose(Command::Proceed { job: job.clone(), at_ms: now, epoch });
+        } else {
+            self.request_checkpoint(job, now);
         }
     }
 
@@ -326,6 +360,10 @@ impl Core {
         if let Some(run) = self.runs.get_mut(id) {
             run.machine.rescale(subtasks(&plan, |_| true), sinks(&plan));
             (run.plan, run.tasks) = (Arc::new(plan), tasks);
+        }
+        // What was to be deployed anew was given up meanwhile (the job is to stop): it goes on as it is.
+        if self.runs.get(id).is_some_and(Run::all_running) {
+            self.step_machine(id, Step::Running, now);
         }
         self.schedule(now);
     }
@@ -372,12 +410,22 @@ impl Core {
         self.runs.retain(|id, _| meta.jobs.contains_key(id));
     }
 
-    pub(super) fn stop_sources(&mut self, job: &JobId, _now: u64) {
+    pub(super) fn stop(&mut self, job: &JobId, stopping: Stopping, now: u64) {
+        self.stop_sources(job);
+        // Fails if the job has ended meanwhile; otherwise it becomes a copy of the last checkpoint.
+        if let Some(savepoint) = stopping.savepoint {
+            self.savepoint_created(&savepoint, job, now);
+        }
+    }
+
+    fn stop_sources(&mut self, job: &JobId) {
         let Some(stopping) = self.meta.jobs.get(job).and_then(|job| job.stopping.clone()) else { return };
         self.broadcast(job, &rpc::Command::Stop { drain: stopping.drain });
     }
 }
 
-fn job_waits_for_checkpoint(core: &Core, job: &JobId) -> bool {
-    core.meta.jobs.get(job).is_some_and(|job| job.pending.is_some())
+/// A cause goes into the log, and is shown in tables: the whole of a long one is in the worker's log.
+fn cut(message: &str) -> String {
+    let kept: String = message.chars().take(CAUSE_CHARS_MAX).collect();
+    if kept.len() < message.len() { format!("{kept}…") } else { kept }
 }

@@ -158,12 +158,10 @@ impl Core {
             return Ok(());
         }
         let stopping = Stopping { drain: request.drain, savepoint: savepoint.clone() };
-        let stop = Command::Stop { job: job.id.clone(), at_ms: now, stopping };
+        let place = savepoint.zip(request.savepoint);
+        let path = place.map(|(name, directory)| self.savepoint_place(&job, &directory, &name));
+        let stop = Command::Stop { job: job.id, at_ms: now, stopping, path };
         self.propose_and_reply(stop, id, Response::StopJob(response));
-        if let (Some(id), Some(directory)) = (savepoint, request.savepoint) {
-            let path = self.savepoint_place(&job, &directory, &id);
-            self.propose(Command::CreateSavepoint { id, job: job.id, path, at_ms: now });
-        }
         Ok(())
     }
 
@@ -240,10 +238,7 @@ impl Core {
 
     fn rescale_job(&mut self, id: RequestId, mut request: RescaleJobRequest) -> Result<()> {
         let job = self.in_state(&request.job, &[JobState::Running, JobState::Pending], "rescale")?;
-        if job.pending.is_some() {
-            let message = format!("job `{}` is being rescaled already", job.name);
-            return Err(Error::new(Code::Conflict, message));
-        }
+        self.check_not_rescaled(job)?;
         if request.parallelism.is_none() && request.operators.is_empty() {
             return Err(Error::invalid("neither a parallelism nor an operator is given"));
         }
@@ -273,6 +268,16 @@ impl Core {
         Ok(())
     }
 
+    /// One at a time: what a rescale changes is found by comparing its plan with the present one.
+    fn check_not_rescaled(&self, job: &Job) -> Result<()> {
+        let waits = job.pending.as_ref().is_some_and(|pending| pending.rescale.is_some());
+        if waits || self.runs.get(&job.id).is_some_and(|run| run.rescaling) {
+            let message = format!("job `{}` is being rescaled already", job.name);
+            return Err(Error::new(Code::Conflict, message));
+        }
+        Ok(())
+    }
+
     pub(super) fn replanned(&mut self, id: RequestId, job: &JobId, dry_run: bool, replan: Replan, now: u64) {
         let result = self.rescale(id, job, dry_run, replan, now);
         if let Err(error) = result {
@@ -282,6 +287,7 @@ impl Core {
 
     fn rescale(&mut self, id: RequestId, job_id: &JobId, dry_run: bool, replan: Replan, now: u64) -> Result<()> {
         let job = self.live(&job_id.0)?;
+        self.check_not_rescaled(job)?;
         let (old, new) = (Plan::decode(&job.plan)?, Plan::decode(&replan.plan)?);
         let tasks = new.tasks();
         let changed = |op: &&ef_proto::plan::Operator| {
@@ -324,6 +330,9 @@ impl Core {
         let widest = |plan: &Plan| plan.operators.iter().map(|op| op.parallelism).max().unwrap_or(0);
         let message = format!("rescaled from parallelism {} to {}", widest(&old), widest(&new));
         let job = job_id.clone();
+        if let Some(run) = self.runs.get_mut(job_id) {
+            run.rescaling = true;
+        }
         let command = Command::Rescale { job, at_ms: now, plan, parallelism, overrides, regions, message };
         self.propose_and_reply(command, id, Response::RescaleJob(response));
         Ok(())

@@ -28,8 +28,10 @@ pub struct Run {
     pub loading: bool,
     /// Not before then, after one that failed.
     pub load_at_ms: u64,
-    /// A `Deploy` has been proposed.
-    pub deploying: bool,
+    /// A `Deploy` has been proposed, which takes these slots: the next placement must not give them away again.
+    pub deploying: Option<BTreeMap<WorkerId, u32>>,
+    /// A `Rescale` has been proposed.
+    pub rescaling: bool,
     /// A `Proceed` has been proposed: nothing is placed by the old plan any more.
     pub proceeding: bool,
     /// Why it waits, as was said last.
@@ -106,9 +108,8 @@ pub struct Region {
 pub enum RegionPhase {
     /// Is to be placed, not before this time.
     Waiting { from_ms: u64 },
-    /// Not all workers have said Running; until `by_ms` (a new leader's patience) those that have not said Hello yet
-    /// may still come.
-    Deploying { by_ms: Option<u64> },
+    /// Not all workers have said Running; until `by_ms` those that are not connected may still come.
+    Deploying { by_ms: u64 },
     Running,
 }
 
@@ -130,7 +131,7 @@ impl Region {
         }
     }
 
-    pub fn deployed(job: &JobId, region: u32, deployed: &Deployed, by_ms: Option<u64>) -> Region {
+    pub fn deployed(job: &JobId, region: u32, deployed: &Deployed, by_ms: u64) -> Region {
         let standing = Standing { boot: None, running: false };
         let deployment = DeploymentId { job: job.clone(), region, incarnation: deployed.incarnation };
         Region {

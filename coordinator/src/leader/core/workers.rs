@@ -5,7 +5,7 @@ use crate::leader::SessionId;
 use crate::scheduler::WorkerView;
 use ef_proto::error::{Code, Error};
 use ef_proto::ids::{DeploymentId, JobId, WorkerId};
-use ef_proto::rpc::{Command, Event, Hello, Held, Load, LogLine, OrderBody, Phase, Report};
+use ef_proto::rpc::{Command, Event, Held, Hello, Load, LogLine, OrderBody, Report};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Log lines kept for `efctl logs`, of all workers together.
@@ -89,6 +89,9 @@ impl Core {
                 }
             }
         }
+        for (worker, slots) in self.runs.values().filter_map(|run| run.deploying.as_ref()).flatten() {
+            *taken.entry(worker).or_default() += slots;
+        }
         let there = self.workers.known.iter().filter(|(_, worker)| worker.session.is_some());
         let view = |(id, worker): (&WorkerId, &Worker)| WorkerView {
             id: id.clone(),
@@ -140,8 +143,9 @@ impl Core {
 
     /// Tasks of jobs that have ended, or of deployments that another one has replaced.
     fn cancel_unwanted(&mut self, worker: &WorkerId, held: &[Held]) {
-        for Held { deployment, phase } in held {
-            if *phase != Phase::Leaving && !self.is_wanted(deployment, worker) {
+        for Held { deployment, .. } in held {
+            // Also one that is leaving: what failed is held until it is cancelled.
+            if !self.is_wanted(deployment, worker) {
                 self.send(worker, OrderBody::Command { deployment: deployment.clone(), command: Command::Cancel });
             }
         }

@@ -3,7 +3,7 @@
 use super::{kinds, planned, refused};
 use ef_proto::plan::{OperatorKind, Plan, text};
 
-const TABLE: &str = "CREATE TABLE t (x DECIMAL(5, 2), b BIGINT, i INT, k STRING, bo BOOLEAN, ts TIMESTAMP(3), arr ARRAY<INT>, \
+const TABLE: &str = "CREATE TABLE t (x DECIMAL(5, 2), b BIGINT, i INT, k STRING, bo BOOLEAN, v DOUBLE, f FLOAT, ts TIMESTAMP(3), arr ARRAY<INT>, \
     r ROW<a INT>, m MAP<STRING, INT>, WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', 'path' = 'm.json', 'format' = 'json');\n";
 
 fn plan(query: &str) -> Plan {
@@ -180,4 +180,22 @@ fn a_view_may_comment_its_columns_and_a_window_may_read_a_query() {
         "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE (SELECT i, ts FROM t), DESCRIPTOR(ts), INTERVAL '1' SECOND)) \
          GROUP BY window_start, window_end",
     );
+}
+
+#[test]
+fn decimals_are_compared_with_doubles_as_doubles() {
+    for condition in [
+        "v > 0.9",
+        "0.9 < v",
+        "f = 0.5",
+        "v BETWEEN 0.0 AND 100.5",
+        "v IN (0.5, 1.5)",
+        "CASE v WHEN 0.5 THEN TRUE ELSE FALSE END",
+        "x < v",
+    ] {
+        let filters = filters(&format!("SELECT k FROM t WHERE {condition}"));
+        assert_eq!(filters.len(), 1, "{condition}");
+        assert!(!filters[0].contains("DECIMAL") || condition.contains('x'), "{condition}: {}", filters[0]);
+        assert!(!filters[0].contains("(30, 15)"), "{condition}: {}", filters[0]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The directory of a node: `lock`, and in `log` a small RocksDB with a write-ahead log. A write that is synced is there
+//! The directory of a node: `lock`, and in `log` a small RocksDB with a write-ahead log. A synced write is there
 //! after a power loss, whole or not at all.
 //!
 //! The database is made aside and renamed when it is complete, and never made where one should be: a log of which parts

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn sealed_value_of_another_kind_or_length_is_refused() {
         let whole = [&[0u8][..], &2u64.to_be_bytes(), &9u32.to_be_bytes(), b"job"].concat();
-        for payload in [&[][..], &[1u8][..], &whole[..1], &whole[..12], &whole[..]] {
+        for payload in [&[0u8; 0][..], &[1u8][..], &whole[..1], &whole[..12], &whole[..]] {
             let error = decode(&key(3), &seal(&key(3), payload.to_vec())).expect_err("not an entry");
             assert_eq!(error.message, "entry 3 is not in a known form");
         }

@@ -41,7 +41,7 @@ mod tests {
         let other = seal(KEY, [&2u32.to_be_bytes()[..], b"whatever comes"].concat());
         assert_eq!(decode(&other).map_err(|e| e.code), Err(Code::Invalid));
         let long = seal(KEY, [&VERSION.to_be_bytes()[..], b"123456789"].concat());
-        for damaged in [&b""[..], b"12345", &seal(KEY, vec![0; 3]), &long] {
+        for damaged in [&b""[..], &b"12345"[..], &seal(KEY, vec![0; 3])[..], &long[..]] {
             assert_eq!(decode(damaged).map_err(|e| e.code), Err(Code::Corrupt));
         }
     }

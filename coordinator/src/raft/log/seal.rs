@@ -52,11 +52,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_flipped_bit_and_any_other_key_is_noticed(key: Vec<u8>, payload: Vec<u8>, at: prop::sample::Index, bit in 0..8) {
+        fn any_flipped_bit_and_any_other_key_is_noticed(
+            key: Vec<u8>,
+            payload: Vec<u8>,
+            at: prop::sample::Index,
+            bit in 0..8u32,
+        ) {
             let value = seal(&key, payload.clone());
             prop_assert_eq!(unseal(&key, &value, "it").expect("unchanged"), &payload);
             let mut damaged = value.clone();
-            damaged[at.index(value.len())] ^= 1 << bit;
+            damaged[at.index(value.len())] ^= 1u8 << bit;
             prop_assert!(unseal(&key, &damaged, "it").is_err());
             let other = [&key[..], b"x"].concat();
             prop_assert!(unseal(&other, &value, "it").is_err());

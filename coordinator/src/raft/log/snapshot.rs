@@ -1,5 +1,5 @@
-//! The consumer's state as of an index, with what raft needs to go on from there: the term of that entry and the members
-//! of the group. There always is one; that of an empty log is at index 0 and without data.
+//! The consumer's state as of an index, with what raft needs to go on from there: the term of that entry and the group's
+//! members. There always is one; that of an empty log is at index 0 and without data.
 //! Value: index u64, term u64, four lists of members (count u32, ids u64), auto_leave u8, data.
 
 use super::seal::{seal, take_u32, take_u64, unknown, unseal};
@@ -52,9 +52,12 @@ mod tests {
     proptest! {
         #[test]
         fn snapshot_reads_back(
-            (index, term): (u64, u64),
-            (voters, learners): (Vec<u64>, Vec<u64>),
-            (voters_outgoing, learners_next): (Vec<u64>, Vec<u64>),
+            index: u64,
+            term: u64,
+            voters: Vec<u64>,
+            learners: Vec<u64>,
+            voters_outgoing: Vec<u64>,
+            learners_next: Vec<u64>,
             auto_leave: bool,
             data: Vec<u8>,
         ) {

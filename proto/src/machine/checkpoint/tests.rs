@@ -318,7 +318,11 @@ fn history(config: Config, script: Vec<(Event, u8, u64)>) -> Vec<Step> {
                 Event::Acked { epoch, .. } | Event::Declined { epoch, .. } => *epoch = current,
                 Event::ManifestPut { epoch } | Event::ManifestFailed { epoch, .. } => *epoch = current,
                 Event::Committed { epoch, .. } => *epoch = newest,
-                Event::Tick | Event::Request | Event::SubtaskEnded { .. } => {}
+                Event::Tick
+                | Event::Request
+                | Event::SubtaskEnded { .. }
+                | Event::Restarting { .. }
+                | Event::Running => {}
             }
         }
         let actions = machine.step(event.clone(), now);

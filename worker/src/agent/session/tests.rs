@@ -404,7 +404,11 @@ impl World {
     fn obeyed(&mut self, id: &DeploymentId, command: &Command) {
         let region = |other: &DeploymentId| other.job == id.job && other.region == id.region;
         match command {
-            Command::Deploy(_) => self.wanted.retain(|(of, ..)| !region(of) || of.incarnation >= id.incarnation),
+            Command::Deploy(_) => {
+                let replaced = |of: &DeploymentId| region(of) && of.incarnation < id.incarnation;
+                self.wanted.retain(|(of, ..)| !replaced(of));
+                self.cancelled.extend(self.agents.keys().filter(|of| replaced(of)).cloned());
+            }
             Command::Cancel => {
                 self.wanted.retain(|(of, ..)| of != id);
                 self.cancelled.insert(id.clone());
@@ -495,11 +499,10 @@ proptest! {
                 }
                 Op::Agent { which, event } => {
                     let Some(id) = world.agents.keys().nth(which % world.agents.len().max(1)).cloned() else { continue };
-                    let superseded = session.region(&id).pop().is_some_and(|newest| newest > id);
                     match &event {
                         rpc::Event::Acked { epoch, subtask, .. } => {
                             let over = world.over.get(&id).is_some_and(|over| epoch <= over);
-                            if !over && !superseded && !world.cancelled.contains(&id) {
+                            if !over && !world.cancelled.contains(&id) {
                                 world.wanted.insert((id.clone(), *epoch, *subtask));
                             }
                         }

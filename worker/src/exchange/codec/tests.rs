@@ -17,7 +17,7 @@ const KINDS: u32 = 19;
 /// The type number `kind`, in the order of `ef_proto::schema::DataType`; nested ones have random types below them.
 fn sql_type(kind: u32, depth: u32, rng: &mut SmallRng) -> schema::DataType {
     use schema::DataType as T;
-    let mut below = |rng: &mut SmallRng| {
+    let below = |rng: &mut SmallRng| {
         let kinds = if depth == 0 { KINDS - 3 } else { KINDS };
         sql_type(rng.random_range(0..kinds), depth.saturating_sub(1), rng)
     };
@@ -251,7 +251,8 @@ proptest! {
     #[test]
     fn noise_is_an_error(metadata: Vec<u8>, body: Vec<u8>) {
         let schema = Arc::new(ArrowSchema::new(vec![ArrowField::new("x", DataType::Utf8, true)]));
-        prop_assert!(decode(&schema, Payload { metadata: metadata.into(), body: body.into() }).is_err());
+        let payload = Payload { metadata: metadata.into(), body: body.into() };
+        prop_assert!(decode(&schema, payload).is_err());
     }
 }
 

@@ -217,3 +217,16 @@ fn staged_files_and_the_store_leave_nothing_behind() {
     drop(store);
     assert!(!work.exists());
 }
+
+#[test]
+fn interrupted_store_refuses_what_would_wait() {
+    let mut world = World::new();
+    let mut store = world.open(0..GROUPS, &[]);
+    store.put(&[0, 1], b"value").expect("writes");
+    let interrupt = store.interrupt().expect("there is a database");
+    interrupt();
+    assert!(store.snapshot().is_err(), "it waits for a flush");
+    let late = store.interrupt().expect("there is a database");
+    drop(store);
+    late();
+}
