@@ -132,7 +132,7 @@ fn next_version_of_the_sql_goes_on_from_a_savepoint_at_another_parallelism() {
     following.feed(6);
     assert_eq!(following.describe()["restored_from"].as_str().map(|from| from.is_empty()), Some(false));
     let (counts, echo, fed) = (following.job.counts(), following.job.echo(), following.feeder.fed.len() + 2 * 200);
-    following.finish();
+    following.end();
     // The column that was added, of the rows that came since.
     let twice = objects(&directory(&echo)).into_iter().filter(|row| row.contains_key("twice")).collect::<Vec<_>>();
     assert_eq!(twice.len(), fed - rows_before, "EDGEFLOW_SEED={seed}");

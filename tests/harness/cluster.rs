@@ -391,6 +391,11 @@ impl Cluster {
         code
     }
 
+    /// Names of its threads; those of tasks begin with the name of their first operator.
+    pub fn threads(&self, who: Who) -> Vec<String> {
+        self.process(who).map(Process::threads).unwrap_or_default()
+    }
+
     /// The last lines of what all processes said.
     pub fn tails(&self) -> String {
         let all = self.coordinator.iter().chain(self.workers.iter().filter_map(|worker| worker.process.as_ref()));

@@ -73,6 +73,12 @@ impl Following {
     /// Ends the job with all windows fired, and checks what it has written and what it has left in the store.
     #[track_caller]
     pub fn finish(mut self) -> Checked {
+        self.end()
+    }
+
+    /// The same, for a test that goes on to look at what was written.
+    #[track_caller]
+    pub fn end(&mut self) -> Checked {
         self.feed(2);
         self.cluster.drain(&self.id);
         let checked = self.outputs.check(self.seed, &self.feeder.fed).unwrap_or_else(|wrong| panic!("{wrong}"));

@@ -105,6 +105,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Names of its threads, as the kernel has them: the first 15 characters.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        // One that is listed may have ended since.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.map(|name| name.trim_end().to_string()).collect()
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: a signal to our own child, which we have not reaped.
         unsafe { libc::kill(self.child.id() as i32, signal) };

@@ -39,6 +39,7 @@ pub struct Plan {
     pub freeze_ms: RangeInclusive<u64>,
     pub pause_ms: RangeInclusive<u64>,
     pub feed_every: Duration,
+    pub checkpoint_interval: String,
     pub in_s3: bool,
     pub backend: String,
     pub coordinator_flags: Vec<String>,
@@ -84,8 +85,8 @@ struct Active {
 
 enum Doing {
     Until(Instant),
-    /// The coordinator, which has so long to be ready. The store may be away just then.
-    Starting(Instant),
+    /// The coordinator, which has so long to be ready; when it is started again if it has ended at its start.
+    Starting { limit: Instant, again: Instant },
     Rescaling(Call),
     Stopping(Call),
     Submitting(Call),
@@ -139,6 +140,7 @@ impl Driver<'_> {
         }
         let mut job = Job::new(directory);
         job.backend = plan.backend.clone();
+        job.checkpoint_interval = plan.checkpoint_interval.clone();
         job.settings = store.settings();
         let feeder = Feeder::new(Workload::new(plan.seed), &job);
         let options = Options {
@@ -311,7 +313,7 @@ impl Driver<'_> {
         let call = match &mut active.doing {
             Doing::Until(end) if now < *end => return Ok(true),
             Doing::Until(_) => return self.end(active, now),
-            Doing::Starting(limit) => return self.is_starting(*limit, now),
+            Doing::Starting { limit, again } => return self.is_starting(*limit, again, now),
             Doing::Rescaling(call)
             | Doing::Stopping(call)
             | Doing::Submitting(call)
@@ -350,7 +352,7 @@ impl Driver<'_> {
             }
             (Doing::Returning(_), Some(_)) => Ok(false),
             (_, None) => Ok(true),
-            (Doing::Until(_) | Doing::Starting(_), Some(_)) => unreachable!("it has no command"),
+            (Doing::Until(_) | Doing::Starting { .. }, Some(_)) => unreachable!("it has no command"),
         }
     }
 
@@ -359,7 +361,7 @@ impl Driver<'_> {
             Fault::KillWorker(n) => self.cluster.restart(Who::Worker(n)),
             Fault::KillCoordinator => {
                 self.cluster.restart(Who::Coordinator);
-                active.doing = Doing::Starting(now + PATIENCE);
+                active.doing = Doing::Starting { limit: now + PATIENCE, again: now };
                 return Ok(true);
             }
             Fault::FreezeWorker(n) => self.cluster.thaw(Who::Worker(n)),
@@ -377,17 +379,19 @@ impl Driver<'_> {
         Ok(false)
     }
 
-    /// The coordinator is not ready yet. One that ends at its start is started again, as a service manager would.
-    fn is_starting(&mut self, limit: Instant, now: Instant) -> Result<bool, Failure> {
+    /// The coordinator is not ready yet. One that ends at its start, because the store is away just then, is started
+    /// again after a moment, as a service manager would.
+    fn is_starting(&mut self, limit: Instant, again: &mut Instant, now: Instant) -> Result<bool, Failure> {
         if self.cluster.is_ready(Who::Coordinator) {
             return Ok(false);
         }
         if now >= limit {
             return Err(Failure::Job("the coordinator does not come back".into()));
         }
-        if !self.cluster.is_up(Who::Coordinator) {
+        if now >= *again && !self.cluster.is_up(Who::Coordinator) {
             self.say("  the coordinator ended at its start; again");
             self.cluster.restart(Who::Coordinator);
+            *again = now + Duration::from_millis(500);
         }
         Ok(true)
     }

@@ -2,31 +2,26 @@
 
 use crate::cluster::StateAt;
 use crate::s3::Server;
-use std::os::unix::fs::symlink;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Prefix of everything in the bucket.
 const PREFIX: &str = "chaos";
 
 pub enum Store {
-    /// `state` in the test's directory is a link to the real one. While it is down the link leads to a file: a
-    /// directory that is merely away would be made anew by whoever needs it.
-    Directory {
-        link: PathBuf,
-        real: PathBuf,
-        file: PathBuf,
-    },
+    /// `state` in the test's directory. While it is down there is a file in its place: a directory that is merely away
+    /// would be made anew by whoever needs it.
+    Directory { state: PathBuf, other: PathBuf },
     S3(Box<Server>),
 }
 
 impl Store {
     pub fn directory(test: &Path) -> Store {
-        let at = |name: &str| test.join(name);
-        let (link, real, file) = (at("state"), at("state-real"), at("state-away"));
-        std::fs::create_dir(&real).expect("the test's own directory is writable");
-        std::fs::write(&file, "").expect("the test's own directory is writable");
-        symlink(&real, &link).expect("the test's own directory is writable");
-        Store::Directory { link, real, file }
+        let (state, other) = (test.join("state"), test.join("state-away"));
+        std::fs::create_dir(&state).expect("the test's own directory is writable");
+        std::fs::write(&other, "").expect("the test's own directory is writable");
+        Store::Directory { state, other }
     }
 
     pub fn s3() -> Store {
@@ -51,23 +46,28 @@ impl Store {
 
     pub fn down(&mut self) {
         match self {
-            Store::Directory { link, file, .. } => lead(link, file),
+            Store::Directory { state, other } => swap(state, other),
             Store::S3(server) => server.down(),
         }
     }
 
     pub fn up(&mut self) {
         match self {
-            Store::Directory { link, real, .. } => lead(link, real),
+            Store::Directory { state, other } => swap(state, other),
             Store::S3(server) => server.up(),
         }
     }
 }
 
-/// Has the link lead elsewhere, in one step.
-fn lead(link: &Path, to: &Path) {
-    let new = link.with_extension("new");
-    symlink(to, &new).and_then(|()| std::fs::rename(&new, link)).expect("the test's own directory is writable");
+/// Each gets the other's name, in one step: nobody sees a moment in which one of them is missing.
+fn swap(a: &Path, b: &Path) {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no zero byte in a path of ours");
+    let (from, to) = (text(a), text(b));
+    // SAFETY: both pointers are to strings that end with a zero byte and live until the call has returned.
+    let swapped = unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    assert_eq!(swapped, 0, "cannot swap {} and {}: {}", a.display(), b.display(), std::io::Error::last_os_error());
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// Long enough to see that nothing comes.
 const A_WHILE: Duration = Duration::from_millis(200);
 
-/// A proxy with one connection through it.
+/// A proxy with one connection through it. What is not bound when it is taken apart is dropped, and the link with it.
 struct Pair {
     proxy: Proxy,
     client: StdStream,
@@ -85,7 +85,7 @@ fn bytes_and_their_end_get_through_both_ways() {
 #[test]
 fn delay_counts_per_piece_and_not_per_byte() {
     let line = Line { delay: Duration::from_millis(400), jitter: Duration::from_millis(50), ..Line::default() };
-    let Pair { proxy: _proxy, mut client, mut server, .. } = pair(|proxy| proxy.set(Direction::ToServer, line));
+    let Pair { proxy: _link, mut client, mut server, .. } = pair(|proxy| proxy.set(Direction::ToServer, line));
     let began = Instant::now();
     let sent = pattern(200 << 10);
     let sending = send(&client, sent.clone());
@@ -119,7 +119,7 @@ fn jitter_is_the_same_for_the_same_seed() {
 #[test]
 fn bandwidth_is_shared_by_what_is_sent() {
     let line = Line { bytes_per_second: Some(200 << 10), ..Line::default() };
-    let Pair { proxy: _proxy, client, mut server, .. } = pair(|proxy| proxy.set(Direction::ToServer, line));
+    let Pair { proxy: _link, client, mut server, .. } = pair(|proxy| proxy.set(Direction::ToServer, line));
     let began = Instant::now();
     let sending = send(&client, pattern(100 << 10));
     receive(&mut server, 100 << 10);

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// when a leader is replaced.
 const EPOCHS: u64 = 32;
 
+/// Between two sweeps of jobs that ended under an earlier leader.
+const SWEEP_ENDED_MS: u64 = 100;
+
 /// Between two sweeps of a job's objects. Each lists them all.
 const SWEEP_MS: u64 = 5000;
 
@@ -243,11 +246,31 @@ impl Core {
         if !run.sweep.wanted || now.saturating_sub(run.sweep.last_ms) < SWEEP_MS {
             return;
         }
-        let Some(newest) = self.meta.jobs.get(job).and_then(|job| job.newest()) else { return };
         run.sweep.wanted = false;
         run.sweep.last_ms = now;
-        let kept = self.meta.kept(job).into_iter().collect();
-        self.out.push(Effect::Sweep { job: job.clone(), kept, last_completed: newest.epoch });
+        self.sweep(job);
+    }
+
+    fn sweep(&mut self, id: &JobId) {
+        let Some(job) = self.meta.jobs.get(id) else { return };
+        let last_completed = match job.newest() {
+            // Whatever an attempt has left is of no use any more.
+            _ if job.state.has_ended() => Epoch(job.reserved.0 + 1),
+            Some(newest) => newest.epoch,
+            None => return,
+        };
+        let kept = self.meta.kept(id).into_iter().collect();
+        self.out.push(Effect::Sweep { job: id.clone(), kept, last_completed });
+    }
+
+    /// One job at a time: there may be hundreds.
+    pub(super) fn sweep_after_leaders(&mut self, now: u64) {
+        if now.saturating_sub(self.swept_ms) >= SWEEP_ENDED_MS
+            && let Some(job) = self.unswept.pop_first()
+        {
+            self.swept_ms = now;
+            self.sweep(&job);
+        }
     }
 
     /// Rows per second of a job, once a second.

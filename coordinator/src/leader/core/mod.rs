@@ -31,7 +31,7 @@ use ef_proto::wire::generated::control::{
 };
 use rand::rngs::SmallRng;
 use run::Run;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use workers::Workers;
 
@@ -227,6 +227,10 @@ pub struct Core {
     replies: HashMap<ProposalId, (RequestId, Response)>,
     chance: SmallRng,
     started_at_ms: u64,
+    ticked_ms: u64,
+    /// Jobs that ended under an earlier leader, which may not have come to clean up after them.
+    unswept: BTreeSet<JobId>,
+    swept_ms: u64,
     out: Vec<Effect>,
 }
 
@@ -243,6 +247,9 @@ impl Core {
             replies: HashMap::new(),
             chance,
             started_at_ms: now,
+            ticked_ms: 0,
+            unswept: BTreeSet::new(),
+            swept_ms: 0,
             out: Vec::new(),
         }
     }
@@ -290,13 +297,17 @@ impl Core {
             self.adopt(&job, now);
         }
         self.adopt_savepoints(now);
+        let ended = self.meta.jobs.values().filter(|job| job.state.has_ended());
+        self.unswept = ended.map(|job| job.id.clone()).collect();
     }
 
     fn tick(&mut self, now: u64) {
         if self.term.is_none() {
             return;
         }
+        self.allow_for_sleep(now);
         self.lose_silent_workers(now);
+        self.sweep_after_leaders(now);
         let jobs: Vec<JobId> = self.runs.keys().cloned().collect();
         for job in jobs {
             self.tick_job(&job, now);

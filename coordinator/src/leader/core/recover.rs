@@ -402,6 +402,8 @@ impl Core {
         self.broadcast(job, &rpc::Command::Cancel);
         if let Some(run) = self.runs.get_mut(job) {
             run.ending = true;
+            // Not at once: uploads of its last attempts may still be on their way.
+            run.sweep = Sweep { wanted: true, last_ms: now };
             for region in &mut run.regions {
                 region.phase = RegionPhase::Waiting { from_ms: u64::MAX };
                 region.deployment = None;

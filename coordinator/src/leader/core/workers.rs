@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Log lines kept for `efctl logs`, of all workers together.
 const LOG_LINES_MAX: usize = 20_000;
 
+/// Between two ticks that are due many times a second.
+const SLEEP_MS: u64 = 500;
+
 /// A worker that has been lost for so long is forgotten.
 const FORGET_MS: u64 = 24 * 3_600_000;
 
@@ -198,6 +201,18 @@ impl Core {
             }
         }
         (known.load, known.loaded_ms) = (load, now);
+    }
+
+    /// Whoever slept (a stopped process, a machine without time for it) has not heard what was said meanwhile, and blames
+    /// nobody for that: it is in the mailbox by now.
+    pub(super) fn allow_for_sleep(&mut self, now: u64) {
+        let slept = now.saturating_sub(self.ticked_ms);
+        if self.ticked_ms > 0 && slept > SLEEP_MS {
+            for worker in self.workers.known.values_mut() {
+                worker.seen_ms = now.min(worker.seen_ms + slept);
+            }
+        }
+        self.ticked_ms = now;
     }
 
     pub(super) fn lose_silent_workers(&mut self, now: u64) {
