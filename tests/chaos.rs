@@ -130,5 +130,6 @@ fn zombies_that_are_not_fenced_are_caught() {
 fn epochs_that_are_used_twice_are_caught() {
     let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-reuse-epoch");
     // Create-only puts refuse a second manifest of an epoch, which stops the job before anything is lost.
-    caught(Shows::SomehowLoudly, &[Kind::KillWorker, Kind::KillCoordinator], change).unwrap_or_else(|told| panic!("{told}"));
+    caught(Shows::SomehowLoudly, &[Kind::KillWorker, Kind::KillCoordinator], change)
+        .unwrap_or_else(|told| panic!("{told}"));
 }

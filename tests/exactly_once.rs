@@ -41,10 +41,7 @@ fn start(work: &Path, backend: &str, out: &str, bug: Option<(&str, &str)>) -> Ru
     let define = format!("out={out}");
     let state = format!("state-{out}");
     let run = Run::sql(work, &job(backend)).args(&["-D", &define, "--state-dir", &state, "-p", "2"]);
-    bug.into_iter()
-        .fold(run, |run, (key, value)| run.env(key, value))
-        .start()
-        .expect("efctl starts")
+    bug.into_iter().fold(run, |run, (key, value)| run.env(key, value)).start().expect("efctl starts")
 }
 
 /// Kills the job at random moments and restarts it until it has ended, again from the start until there were `KILLS`
@@ -125,7 +122,6 @@ fn output_after_kills_equals_the_uncut_runs() {
 fn publishing_before_completion_is_caught() {
     let seed = seed();
     // A kill between barrier and completion is a matter of luck; a few series of twenty make it certain enough.
-    let caught =
-        (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", Some(EARLY)).is_err());
+    let caught = (0..5).any(|i| kill_and_compare(seed.wrapping_add(i), "memory", Some(EARLY)).is_err());
     assert!(caught, "EDGEFLOW_SEED={seed}: the checker did not see rows published twice");
 }

@@ -86,7 +86,10 @@ struct Active {
 enum Doing {
     Until(Instant),
     /// The coordinator, which has so long to be ready; when it is started again if it has ended at its start.
-    Starting { limit: Instant, again: Instant },
+    Starting {
+        limit: Instant,
+        again: Instant,
+    },
     Rescaling(Call),
     Stopping(Call),
     Submitting(Call),

@@ -12,7 +12,10 @@ const PREFIX: &str = "chaos";
 pub enum Store {
     /// `state` in the test's directory. While it is down there is a file in its place: a directory that is merely away
     /// would be made anew by whoever needs it.
-    Directory { state: PathBuf, other: PathBuf },
+    Directory {
+        state: PathBuf,
+        other: PathBuf,
+    },
     S3(Box<Server>),
 }
 
@@ -64,9 +67,8 @@ fn swap(a: &Path, b: &Path) {
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no zero byte in a path of ours");
     let (from, to) = (text(a), text(b));
     // SAFETY: both pointers are to strings that end with a zero byte and live until the call has returned.
-    let swapped = unsafe {
-        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE)
-    };
+    let swapped =
+        unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE) };
     assert_eq!(swapped, 0, "cannot swap {} and {}: {}", a.display(), b.display(), std::io::Error::last_os_error());
 }
 

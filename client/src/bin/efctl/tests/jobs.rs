@@ -1,7 +1,7 @@
 //! submit, get jobs, describe job, events, logs, top, rescale, stop, cancel.
 
 use super::*;
-use ef_proto::wire::generated::control::{JobEvent, OperatorStatus, Rescaled, StateMapping};
+use ef_proto::wire::generated::control::{JobEvent, Rescaled, StateMapping};
 use std::path::Path;
 
 const SQL: &str = "CREATE TABLE n (v BIGINT) WITH ('connector' = 'filesystem', 'path' = '${in}', 'format' = 'json');
