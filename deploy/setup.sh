@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a fresh Debian 12 with rustup lacks to build EdgeFlow: a C++ compiler, make, libclang (RocksDB's
-# bindings), protoc (the raft crate's messages). Does nothing where all of it is there. Elsewhere it says what is missing.
+# bindings), protoc (the raft crate's messages), ip and nft (tests of broken networks). Does nothing where all of it is there. Elsewhere it says what is missing.
 set -eu
 
 missing=""
@@ -8,6 +8,10 @@ command -v cc >/dev/null 2>&1 || missing="$missing gcc"
 command -v c++ >/dev/null 2>&1 || missing="$missing g++"
 command -v make >/dev/null 2>&1 || missing="$missing make"
 command -v protoc >/dev/null 2>&1 || missing="$missing protobuf-compiler"
+# For the tests of broken networks.
+PATH="$PATH:/usr/sbin:/sbin"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+command -v nft >/dev/null 2>&1 || missing="$missing nftables"
 found=""
 for lib in /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang.so*; do
 	if [ -e "$lib" ]; then found=yes; fi
