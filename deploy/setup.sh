@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a fresh Debian 12 with rustup lacks to build EdgeFlow: a C++ compiler, make, libclang (RocksDB's
-# bindings), protoc (the raft crate's messages), ip and nft (tests of broken networks). Does nothing where all of it is there. Elsewhere it says what is missing.
+# bindings), protoc (the raft crate's messages), ip and nft (tests of broken networks). Does nothing where all of it is
+# there. Elsewhere it says what is missing.
 set -eu
 
 missing=""
