@@ -247,7 +247,7 @@ impl Shape<'_> {
     fn offsets(&mut self) -> std::result::Result<(), String> {
         let size = self.buffer()?;
         // Arrow reads the buffer as numbers before it looks at what they say.
-        if size % size_of::<i32>() as u64 == 0 { Ok(()) } else { Err(format!("offsets of {size} bytes")) }
+        if size.is_multiple_of(size_of::<i32>() as u64) { Ok(()) } else { Err(format!("offsets of {size} bytes")) }
     }
 
     /// The next buffer's size when it is decompressed.

@@ -267,7 +267,7 @@ fn batch_without_columns_keeps_its_rows() {
 
 #[test]
 fn offsets_that_are_no_whole_numbers_are_an_error() {
-    let column: ArrayRef = Arc::new(BinaryArray::from_iter_values([[7; 13]]));
+    let column: ArrayRef = Arc::new(BinaryArray::from_iter_values([[7u8; 13]]));
     let batch = RecordBatch::try_from_iter([("a", column.clone()), ("b", column)]).expect("two columns");
     let payload = Encoder::new(batch.schema(), Compression::None).expect("SQL types").encode(&batch).expect("encodes");
     // So read, the first column's 13 bytes are the text's offsets.
