@@ -156,8 +156,8 @@ impl Wiring {
                     format!("task {task} is placed on worker {worker}, but there is no way to other workers here"),
                 ));
             };
-            let compression =
-                exchange::compression(&plan.config, self.address(&self.placement.here)?, self.address(worker)?)?;
+            let own = self.placement.peers.get(&self.placement.here).map_or("", String::as_str);
+            let compression = exchange::compression(&plan.config, own, self.address(worker)?)?;
             let encoder = match encoders.get(&compression) {
                 Some(encoder) => encoder.clone(),
                 None => {

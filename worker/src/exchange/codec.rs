@@ -120,8 +120,9 @@ fn alike(a: &DataType, b: &DataType) -> bool {
 /// What follows a column's validity in the body.
 enum Buffers<'a> {
     None,
-    /// This many, all its own.
-    Own(usize),
+    Values,
+    /// Offsets, then the bytes.
+    Bytes,
     /// Offsets, then the items.
     Items(&'a DataType),
     Columns(&'a Fields),
@@ -142,8 +143,8 @@ fn buffers(ty: &DataType) -> Option<Buffers<'_>> {
         | DataType::Date32
         | DataType::Time32(TimeUnit::Millisecond)
         | DataType::Timestamp(..)
-        | DataType::Interval(IntervalUnit::MonthDayNano) => Buffers::Own(1),
-        DataType::Utf8 | DataType::Binary => Buffers::Own(2),
+        | DataType::Interval(IntervalUnit::MonthDayNano) => Buffers::Values,
+        DataType::Utf8 | DataType::Binary => Buffers::Bytes,
         DataType::List(item) | DataType::Map(item, _) => Buffers::Items(item.data_type()),
         DataType::Struct(fields) => Buffers::Columns(fields),
         _ => return None,
@@ -166,7 +167,7 @@ fn travels(ty: &DataType) -> bool {
         None => false,
         Some(Buffers::Items(item)) => travels(item),
         Some(Buffers::Columns(fields)) => fields.iter().all(|field| travels(field.data_type())),
-        Some(Buffers::None | Buffers::Own(_)) => true,
+        Some(Buffers::None | Buffers::Values | Buffers::Bytes) => true,
     }
 }
 
@@ -230,13 +231,23 @@ impl Shape<'_> {
         }
         match rest {
             Buffers::None => Ok(()),
-            Buffers::Own(count) => (0..count).try_for_each(|_| self.buffer().map(|_| ())),
+            Buffers::Values => self.buffer().map(|_| ()),
+            Buffers::Bytes => {
+                self.offsets()?;
+                self.buffer().map(|_| ())
+            }
             Buffers::Items(item) => {
-                self.buffer()?;
+                self.offsets()?;
                 self.column(item)
             }
             Buffers::Columns(fields) => fields.iter().try_for_each(|field| self.column(field.data_type())),
         }
+    }
+
+    fn offsets(&mut self) -> std::result::Result<(), String> {
+        let size = self.buffer()?;
+        // Arrow reads the buffer as numbers before it looks at what they say.
+        if size.is_multiple_of(size_of::<i32>() as u64) { Ok(()) } else { Err(format!("offsets of {size} bytes")) }
     }
 
     /// The next buffer's size when it is decompressed.

@@ -33,27 +33,24 @@ impl Stream for Frames {
 /// Runs one channel until both sides are done with it. `what` names it in messages.
 pub(super) async fn run(outlet: Arc<Outlet>, peer: Arc<Peer>, open: Open, what: String) {
     let mut guard = Guard { outlet: outlet.clone(), peer: peer.clone(), what: Some(what) };
-    let broken = tokio::select! {
-        ended = talk(&outlet, &peer, open) => match ended {
-            Ok(()) => "the receiver ended it early".to_string(),
-            Err(Ended::Refused(status)) if status.code() == TASK_LEFT => {
-                outlet.close();
-                guard.what = None;
-                return;
-            }
-            // A status with a source is of the connection; one without is what the other side said.
-            Err(Ended::Refused(status)) => match std::error::Error::source(&status) {
-                Some(source) => causes(source),
-                None => status.message().to_string(),
-            },
-            Err(Ended::Unconnected(error)) => error.message,
-        },
-        () = outlet.abandoned() => {
-            guard.what = None;
-            return;
-        }
+    let ended = tokio::select! {
+        ended = talk(&outlet, &peer, open) => ended,
+        () = outlet.abandoned() => return guard.disarm(),
     };
-    guard.fail(&broken);
+    match ended {
+        Ok(()) if outlet.is_over() => guard.disarm(),
+        Ok(()) => guard.fail("the receiver ended it early"),
+        Err(Ended::Refused(status)) if status.code() == TASK_LEFT => {
+            outlet.close();
+            guard.disarm();
+        }
+        // A status with a source is of the connection; one without is what the other side said.
+        Err(Ended::Refused(status)) => match std::error::Error::source(&status) {
+            Some(source) => guard.give_up(&causes(source)),
+            None => guard.fail(status.message()),
+        },
+        Err(Ended::Unconnected(error)) => guard.give_up(&error.message),
+    }
 }
 
 enum Ended {
@@ -82,17 +79,28 @@ struct Guard {
 }
 
 impl Guard {
+    fn disarm(&mut self) {
+        self.what = None;
+    }
+
     fn fail(&mut self, reason: &str) {
         if let Some(what) = self.what.take() {
-            self.peer.give_up();
             let message = format!("{what} at {} broke: {reason}", self.peer.address());
             self.outlet.fail(Error::new(Code::Unavailable, message));
         }
+    }
+
+    /// The connection is of no use any more. First of all: whoever hears of it may dial again.
+    fn give_up(&mut self, reason: &str) {
+        self.peer.give_up();
+        self.fail(reason);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.fail("its connection was given up");
+        if self.what.is_some() {
+            self.give_up("its connection was given up");
+        }
     }
 }

@@ -223,6 +223,11 @@ impl Outlet {
         wake(state);
     }
 
+    /// Our task needs the channel no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().phase != Phase::Open
+    }
+
     /// The next frame for the wire; None after the last.
     pub(super) fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Body>> {
         let mut state = self.lock();

@@ -266,6 +266,17 @@ fn batch_without_columns_keeps_its_rows() {
 }
 
 #[test]
+fn offsets_that_are_no_whole_numbers_are_an_error() {
+    let column: ArrayRef = Arc::new(BinaryArray::from_iter_values([[7u8; 13]]));
+    let batch = RecordBatch::try_from_iter([("a", column.clone()), ("b", column)]).expect("two columns");
+    let payload = Encoder::new(batch.schema(), Compression::None).expect("SQL types").encode(&batch).expect("encodes");
+    // So read, the first column's 13 bytes are the text's offsets.
+    let row = DataType::Struct(vec![ArrowField::new("t", DataType::Utf8, true)].into());
+    let schema = Arc::new(ArrowSchema::new(vec![ArrowField::new("r", row, true)]));
+    assert_eq!(decode(&schema, payload), Err("offsets of 13 bytes".to_string()));
+}
+
+#[test]
 fn types_beyond_sql_are_refused_by_name() {
     let views = Arc::new(ArrowSchema::new(vec![ArrowField::new("v", DataType::Utf8View, true)]));
     assert!(Encoder::new(views, Compression::None).is_err_and(|e| e.message.contains("`v`")));
