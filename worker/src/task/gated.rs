@@ -92,13 +92,11 @@ impl GatedTask {
                 return self.aligned(step, now_ms, answered);
             }
             Frame::End => {
+                // The end of time came as a watermark before, and a channel that is there holds nothing back. One that was
+                // stopped holds event time where it is: a later run goes on with its rows, and were its windows to fire
+                // because the other channels are still read for a moment, those rows would be late.
                 let step = alignment.on_end(channel);
-                self.aligned(step, now_ms, answered)?;
-                if alignment.all_ended() {
-                    // The end of time came as a watermark before, unless the job was stopped: then windows stay open.
-                    return Ok(());
-                }
-                merge.close(channel)
+                return self.aligned(step, now_ms, answered);
             }
         };
         match change {
@@ -230,5 +228,74 @@ pub(super) fn linger(
         if let Err(exit) = step {
             return exit;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::Body;
+    use super::super::outputs::Outputs;
+    use super::*;
+    use crate::exchange::gate;
+    use crate::frame::END_OF_TIME;
+    use crate::metrics::OperatorMetrics;
+    use crate::operator::{Operator, Scope};
+    use crate::state::MemoryStore;
+    use arrow_array::RecordBatch;
+    use ef_proto::ids::OperatorId;
+    use std::sync::{Arc, Mutex};
+
+    /// Keeps the event times that it hears of.
+    struct Hears(Arc<Mutex<Vec<i64>>>);
+
+    impl Operator for Hears {
+        fn on_batch(&mut self, _: usize, _: RecordBatch, _: &mut Scope<'_>) -> crate::error::Result<()> {
+            Ok(())
+        }
+
+        fn on_watermark(&mut self, watermark: i64, _: &mut Scope<'_>) -> crate::error::Result<()> {
+            self.0.lock().expect("no panic").push(watermark);
+            Ok(())
+        }
+    }
+
+    /// The event times that a task of two channels comes to.
+    fn heard(frames: &[(usize, Frame)]) -> Vec<i64> {
+        let gate = gate::<Control>(2, 1 << 20);
+        let senders = [gate.sender(0), gate.sender(1)];
+        let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let outputs = Outputs { operator: subtask.operator, outs: vec![], metrics: OperatorMetrics::new(), now_ms: 0 };
+        let store = Box::new(MemoryStore::new(String::new(), 0..0));
+        let body = Body::Operator(Box::new(Hears(times.clone())));
+        let root = Node::new(subtask, "hears".into(), body, store, outputs, 1 << 20);
+        let (events, mut said) = tokio::sync::mpsc::channel(16);
+        let task = GatedTask { root, gate, inputs: vec![0, 0], clock: Arc::new(|| 0), events };
+        let running = std::thread::spawn(move || task.run());
+        for (channel, frame) in frames {
+            senders[*channel].send(frame.clone()).expect("the task is there");
+        }
+        while !matches!(said.blocking_recv().expect("the task is there"), TaskEvent::Ended { .. }) {}
+        senders[0].control(Control::Cancel);
+        assert!(matches!(running.join().expect("no panic"), Exit::Cancelled));
+        Arc::into_inner(times).expect("the task has gone").into_inner().expect("no panic")
+    }
+
+    #[test]
+    fn channel_that_was_stopped_holds_event_time_and_one_at_the_end_of_time_does_not() {
+        let mark = Frame::Watermark;
+        let stopped = [(0, mark(10)), (1, mark(7)), (0, Frame::End), (1, mark(50)), (1, Frame::End)];
+        let times = heard(&stopped);
+        assert!(times.last() == Some(&10) && times.is_sorted(), "{times:?}");
+        let ended = [
+            (0, mark(10)),
+            (1, mark(7)),
+            (0, mark(END_OF_TIME)),
+            (0, Frame::End),
+            (1, mark(50)),
+            (1, mark(END_OF_TIME)),
+            (1, Frame::End),
+        ];
+        assert_eq!(heard(&ended).last(), Some(&END_OF_TIME));
     }
 }

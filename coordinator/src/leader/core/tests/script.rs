@@ -63,6 +63,8 @@ pub struct Worker {
     pub commits: bool,
 }
 
+const STEP_MS: u64 = 250;
+
 pub struct Cluster {
     pub core: Core,
     pub now: u64,
@@ -141,7 +143,17 @@ impl Cluster {
         }
     }
 
+    /// Lets time pass as the leader's loop sees it: in small steps, workers that are connected alive at each.
     pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / STEP_MS {
+            self.moment(STEP_MS);
+        }
+        if !ms.is_multiple_of(STEP_MS) {
+            self.moment(ms % STEP_MS);
+        }
+    }
+
+    fn moment(&mut self, ms: u64) {
         self.now += ms;
         let alive: Vec<_> = self.workers.iter().filter_map(|(id, worker)| Some((*id, worker.session?))).collect();
         for (id, session) in alive {
