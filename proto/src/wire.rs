@@ -21,6 +21,7 @@ pub use plan::BYTES_MAX;
 pub use status::{CODE_KEY, code_name};
 
 /// What prost makes of `proto/proto/*.proto`.
+#[expect(clippy::large_enum_variant, reason = "what prost makes is not ours to box")]
 pub mod generated {
     pub mod agent {
         include!(concat!(env!("OUT_DIR"), "/edgeflow.agent.v1.rs"));

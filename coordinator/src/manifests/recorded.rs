@@ -98,7 +98,7 @@ mod tests {
         for manifest in [&manifest(1, 1, []), &second, &third, &manifest(4, 1, [])] {
             manifests.put_recorded(manifest).await.expect("puts");
         }
-        let gone = manifests.sweep(&[third.clone()], Epoch(3)).await.expect("sweeps");
+        let gone = manifests.sweep(std::slice::from_ref(&third), Epoch(3)).await.expect("sweeps");
         assert_eq!(gone, Garbage { manifests: vec![Epoch(1), Epoch(2)], files: vec![files[1].path.clone()] });
         assert_eq!(manifests.list().await, Ok(vec![Epoch(3), Epoch(4)]), "4 may be about to be recorded");
         assert!(!scratch.path().join("jobs/main/chk/00000000000000000001").exists());

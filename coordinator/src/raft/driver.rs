@@ -9,6 +9,7 @@
 //!   5. `advance` tells raft all this. It answers with what that committed: the commit index is written (not synced:
 //!      a commit index that is lost is found again from the entries, which are not), then messages, then entries as
 //!      above.
+//!
 //! Nothing else may be asked of raft between `ready` and `advance_apply`.
 //!
 //! A consumer that does not keep up stops the loop, ticks and all: a leader whose state does not move on should lose

@@ -136,10 +136,10 @@ impl Assignment {
                 return Ok(self.shift(here, free, &from, movable));
             }
             for worker in (0..self.workers.len()).filter(|w| self.groups[here].fits[*w]) {
-                for other in 0..self.groups.len() {
+                for (other, before) in from.iter_mut().enumerate() {
                     if !seen.contains(&other) && self.movable(other, worker, movable).is_some() {
                         seen.insert(other);
-                        from[other] = Some((here, worker));
+                        *before = Some((here, worker));
                         queue.push_back(other);
                     }
                 }

@@ -99,12 +99,12 @@ async fn serve(start: Start) -> Result<(), Exit> {
     let slots = u64::from(start.slots) * u64::from(start.workers);
     let mut cluster = tokio::select! {
         started = Cluster::start(options) => started.map_err(Exit::Failed)?,
-        () = asked.to_end() => return Err(Exit::Interrupted),
+        () = asked.until_ended() => return Err(Exit::Interrupted),
     };
     print(&greeting(&cluster, start.workers, slots)).map_err(Exit::Failed)?;
     let coordinator_died = loop {
         tokio::select! {
-            () = asked.to_end() => break None,
+            () = asked.until_ended() => break None,
             () = tokio::time::sleep(LOOK) => {}
         }
         let mut died = None;
@@ -123,7 +123,7 @@ async fn serve(start: Start) -> Result<(), Exit> {
     tokio::select! {
         () = cluster.stop() => {}
         // They are killed as the cluster is dropped.
-        () = asked.to_end() => {}
+        () = asked.until_ended() => {}
     }
     match coordinator_died {
         Some(report) => Err(Exit::Failed(format!("{report}\nwithout it there is no cluster"))),
@@ -176,7 +176,7 @@ impl Asked {
         })
     }
 
-    async fn to_end(&mut self) {
+    async fn until_ended(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -159,7 +159,7 @@ impl Model {
     fn check(&self) -> Result<(), String> {
         for epoch in self.retained() {
             let manifest = self.on_disk.get(&epoch).ok_or(format!("the retained manifest {epoch} is gone"))?;
-            for file in manifest.files().filter(|file| !self.objects.contains(&file.path)) {
+            if let Some(file) = manifest.files().find(|file| !self.objects.contains(&file.path)) {
                 return Err(format!("checkpoint {epoch} has lost `{}`", file.path));
             }
         }

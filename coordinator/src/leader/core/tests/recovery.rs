@@ -166,7 +166,7 @@ fn no_two_leaders_give_out_the_same_epoch() {
     let mut cluster = two_workers();
     let mut given: Vec<u64> = Vec::new();
     for _ in 0..4 {
-        cluster.worker("w1").acks = given.len() % 2 == 0;
+        cluster.worker("w1").acks = given.len().is_multiple_of(2);
         cluster.pass(1_000);
         let of = |line: &str| line.split(' ').nth(2).and_then(|epoch| epoch.parse::<u64>().ok());
         let mut epochs: Vec<u64> = cluster.lines("trigger").into_iter().filter_map(of).collect();
