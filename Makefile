@@ -27,6 +27,7 @@ bench:
 chaos: build
 	EDGEFLOW_CHAOS_FAULTS=200 $(CARGO) test --release --workspace --test promises -- whatever_fails_every_row_counts_once --nocapture
 
-## a hundred thousand simulated clusters
-sim: build
-	EDGEFLOW_SIM_SEEDS=100000 $(CARGO) test --release --workspace --test sim -- --nocapture
+## a hundred thousand simulated clusters, other ones every time; EDGEFLOW_SEED runs one of them again
+SEEDS ?= 100000
+sim:
+	EDGEFLOW_SIM_SEEDS=$(SEEDS) EDGEFLOW_SIM_FROM=$$(date +%s)000 $(CARGO) test --release --workspace --test sim -- --nocapture every_seed

@@ -110,19 +110,29 @@ fn flag(flag: &str) -> Vec<String> {
 
 #[test]
 fn sinks_that_publish_before_completion_are_caught() {
+    // While the store is away no checkpoint completes, and what is published at a barrier is read again after a kill.
     let change = |plan: &mut Plan| plan.worker_flags = flag("--test-commit-before-completion");
-    caught(Shows::InTheOutput, &[Kind::KillWorker], change).unwrap_or_else(|told| panic!("{told}"));
+    let kinds = [Kind::StoreDown, Kind::KillWorker];
+    caught(Shows::InTheOutput, &kinds, change).unwrap_or_else(|told| panic!("{told}"));
 }
 
 #[test]
 fn sources_that_do_not_read_again_are_caught() {
-    let change = |plan: &mut Plan| plan.worker_flags = flag("--test-skip-replay");
+    let change = |plan: &mut Plan| {
+        plan.worker_flags = flag("--test-skip-replay");
+        // There is always something to be read again.
+        plan.checkpoint_interval = "1 s".into();
+    };
     caught(Shows::InTheOutput, &[Kind::KillWorker], change).unwrap_or_else(|told| panic!("{told}"));
 }
 
 #[test]
 fn zombies_that_are_not_fenced_are_caught() {
-    let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-skip-fence");
+    let change = |plan: &mut Plan| {
+        plan.coordinator_flags = flag("--test-skip-fence");
+        // All on one worker: with channels to others, which have left, the zombie's tasks would fail.
+        plan.parallelism = 1;
+    };
     caught(Shows::InTheOutput, &[Kind::FreezeWorker], change).unwrap_or_else(|told| panic!("{told}"));
 }
 

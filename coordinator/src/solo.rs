@@ -149,6 +149,7 @@ impl Leader {
             restore: self.job.restore.take(),
             state: String::new(),
             slots: 1,
+            stop: None,
         };
         self.send(Command::Deploy(Box::new(deploy))).await;
         let mut tick = tokio::time::interval(TICK);

@@ -160,6 +160,9 @@ pub struct Deploy {
     pub state: String,
     /// How many of the worker's slots the deployment takes, which is its share of `worker.memory`.
     pub slots: u32,
+    /// The job has been stopped: sources end where `restore` has them and read nothing more, for windows may have fired
+    /// already. With true what is still open fires, as after `Command::Stop`.
+    pub stop: Option<bool>,
 }
 
 /// Where the tasks of a region run.

@@ -29,4 +29,7 @@ pub enum Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barrier {
     pub epoch: Epoch,
+    /// The last checkpoint that the source knew to be complete when this one began. Word of that may come to a worker
+    /// after the barrier does, over another worker's channel; what the snapshot reuses depends on it.
+    pub completed: Epoch,
 }

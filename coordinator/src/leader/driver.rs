@@ -191,9 +191,14 @@ impl Leader {
             }
             Effect::Put { job, manifest } => {
                 let (stores, place) = (self.stores.clone(), self.place(&job));
+                let linger = self.options.config.reuse_epoch;
                 self.beside(async move {
                     let epoch = manifest.epoch;
                     let result = async { stores.job(&job, place?).await?.put_recorded(&manifest).await }.await;
+                    if linger {
+                        // The negative control needs a crash between this and the log often enough.
+                        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                    }
                     Event::Stored { job, epoch, result }
                 });
             }

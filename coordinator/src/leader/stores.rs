@@ -78,7 +78,7 @@ impl Stores {
     }
 
     /// Deletes what no kept checkpoint needs. One sweep of a job at a time; a second is left to the next time.
-    pub async fn sweep(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Epoch) -> Result<()> {
+    pub async fn sweep(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Option<Epoch>) -> Result<()> {
         if !lock(&self.sweeping).insert(job.clone()) {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl Stores {
         swept
     }
 
-    async fn sweep_now(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Epoch) -> Result<()> {
+    async fn sweep_now(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Option<Epoch>) -> Result<()> {
         let manifests = self.job(job, place).await?;
         let mut retained: Vec<Manifest> = Vec::new();
         for epoch in kept {

@@ -9,10 +9,11 @@
 //!   one. Later ones are of a checkpoint in flight.
 //! - A manifest may go iff it is not retained and is older than the last completed one. Later ones were put to be
 //!   recorded.
+//! - Of a job that has ended everything may go that no retained manifest names: no checkpoint is to come.
 //!
 //! They hold only if the rest keeps to this: one checkpoint of a job is in flight at a time; a worker learns that epoch
-//! n is complete before it is told to begin n + 1 (also after it has dialled in anew), or it would reuse files of the
-//! one before n; and a job restored from a foreign savepoint gives out only epochs above the savepoint's, or its own
+//! n is complete before it is told to begin n + 1 (also after it has dialled in anew), and so does a task that hears of
+//! n + 1 by a barrier from another worker first, or it would reuse files of the one before n; and a job restored from a foreign savepoint gives out only epochs above the savepoint's, or its own
 //! files could meet those that were copied in.
 
 use ef_proto::checkpoint::{Manifest, path};
@@ -31,17 +32,24 @@ pub struct Garbage {
 }
 
 /// In a cluster. `retained` are the manifests that the log retains, pinned ones and the last completed one among them;
-/// `objects` the state files and `on_disk` the manifests that exist.
-pub fn sweep(retained: &[Manifest], objects: Vec<String>, on_disk: Vec<Epoch>, last_completed: Epoch) -> Garbage {
+/// `objects` the state files and `on_disk` the manifests that exist. Of a job that has ended there is no last completed
+/// one: none of its epochs is to come.
+pub fn sweep(
+    retained: &[Manifest],
+    objects: Vec<String>,
+    on_disk: Vec<Epoch>,
+    last_completed: Option<Epoch>,
+) -> Garbage {
     let epochs: BTreeSet<Epoch> = retained.iter().map(|manifest| manifest.epoch).collect();
     // Without the newest checkpoint's manifest nothing is known about what may be reused.
-    if !epochs.contains(&last_completed) {
+    if last_completed.is_some_and(|last| !epochs.contains(&last)) {
         return Garbage::default();
     }
     let named = named(retained);
-    let old = |object: &String| path::state_file_origin(object).is_some_and(|(_, epoch)| epoch <= last_completed);
+    let past = |epoch: Epoch| last_completed.is_none_or(|last| epoch <= last);
+    let old = |object: &String| path::state_file_origin(object).is_some_and(|(_, epoch)| past(epoch));
     Garbage {
-        manifests: on_disk.into_iter().filter(|epoch| *epoch < last_completed && !epochs.contains(epoch)).collect(),
+        manifests: on_disk.into_iter().filter(|epoch| past(*epoch) && !epochs.contains(epoch)).collect(),
         files: objects.into_iter().filter(|object| old(object) && !named.contains(object.as_str())).collect(),
     }
 }

@@ -33,7 +33,7 @@ impl Manifests {
 
     /// Deletes what [`gc::sweep`] finds useless, manifests first, and returns it. A sweep that was interrupted is
     /// completed by the next.
-    pub async fn sweep(&self, retained: &[Manifest], last_completed: Epoch) -> Result<Garbage> {
+    pub async fn sweep(&self, retained: &[Manifest], last_completed: Option<Epoch>) -> Result<Garbage> {
         let on_disk = self.list().await?;
         let objects = self.root.names("shared").await?;
         let garbage = gc::sweep(retained, objects, on_disk, last_completed);
@@ -98,10 +98,10 @@ mod tests {
         for manifest in [&manifest(1, 1, []), &second, &third, &manifest(4, 1, [])] {
             manifests.put_recorded(manifest).await.expect("puts");
         }
-        let gone = manifests.sweep(std::slice::from_ref(&third), Epoch(3)).await.expect("sweeps");
+        let gone = manifests.sweep(std::slice::from_ref(&third), Some(Epoch(3))).await.expect("sweeps");
         assert_eq!(gone, Garbage { manifests: vec![Epoch(1), Epoch(2)], files: vec![files[1].path.clone()] });
         assert_eq!(manifests.list().await, Ok(vec![Epoch(3), Epoch(4)]), "4 may be about to be recorded");
         assert!(!scratch.path().join("jobs/main/chk/00000000000000000001").exists());
-        assert_eq!(manifests.sweep(&[third], Epoch(3)).await, Ok(Garbage::default()));
+        assert_eq!(manifests.sweep(&[third], Some(Epoch(3))).await, Ok(Garbage::default()));
     }
 }

@@ -89,6 +89,10 @@ impl Meta {
                     self.create_savepoint(id.clone(), job.clone(), path, at_ms);
                 }
                 let Some(job) = self.running(&job) else { return };
+                if job.stopping.is_some() {
+                    // Sources have ended by the first; a second savepoint is taken with it.
+                    return job.event(at_ms, "STATE", "is to stop already");
+                }
                 job.stopping = Some(stopping);
                 job.pending = None;
                 set(job, at_ms, JobState::Stopping, "takes its last checkpoint".into());

@@ -249,6 +249,7 @@ async fn worker_that_takes_no_orders_holds_up_nobody_and_can_be_dismissed() {
         restore: None,
         state: String::new(),
         slots: 1,
+        stop: None,
     };
     let big = order(3, Command::Deploy(Box::new(deploy)));
     // Until the connection's buffers and the queue are full.

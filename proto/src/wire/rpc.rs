@@ -370,6 +370,7 @@ impl From<&Deploy> for wire::Deploy {
             restore: deploy.restore.as_ref().map(Into::into),
             state: deploy.state.clone(),
             slots: deploy.slots,
+            stop: deploy.stop.map(|drain| wire::Stop { drain }),
         }
     }
 }
@@ -384,6 +385,7 @@ impl TryFrom<wire::Deploy> for Deploy {
             restore: super::fault::optional(deploy.restore, "restore")?,
             state: deploy.state,
             slots: deploy.slots,
+            stop: deploy.stop.map(|stop| stop.drain),
         })
     }
 }

@@ -258,6 +258,7 @@ impl<'a> Builder<'a> {
             gate,
             clock: self.with.clock.clone(),
             events: self.with.events.clone(),
+            stop: self.command.stop,
         })
     }
 

@@ -14,12 +14,13 @@ mod session;
 mod testing;
 mod wiring;
 
+/// The session's rules, for the simulator.
+pub mod rules {
+    pub use super::session::{Action, Event, LEAVE_MS, Session};
+}
+
 pub use home::{Home, check_id, nonce};
 pub use host::Host;
 pub use logs::Logs;
 pub use run::{Agent, AgentHandle, Means};
 
-/// The session's rules, for the simulator.
-pub mod rules {
-    pub use super::session::{Action, Event, LEAVE_MS, Session};
-}

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::frame::{Barrier, Frame};
 use arrow_array::RecordBatch;
 use ef_proto::wire::generated::exchange::frame::Body;
-use ef_proto::wire::generated::exchange::{Data, Nothing};
+use ef_proto::wire::generated::exchange::{self as wire, Data, Nothing};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -79,7 +79,9 @@ impl Remote {
         match frame {
             Frame::Data(batch) => self.data(batch, bytes),
             Frame::Watermark(at) => self.outlet.put(Body::WatermarkMs(at), 0),
-            Frame::Barrier(Barrier { epoch }) => self.outlet.put(Body::Barrier(epoch.0), 0),
+            Frame::Barrier(Barrier { epoch, completed }) => {
+                self.outlet.put(Body::Barrier(wire::Barrier { epoch: epoch.0, completed: completed.0 }), 0)
+            }
             Frame::Idle => self.outlet.put(Body::Idle(Nothing {}), 0),
             Frame::End => self.outlet.put(Body::End(Nothing {}), 0),
         }

@@ -133,7 +133,9 @@ impl Receiving {
         let frame = match frame.body {
             Some(Body::Data(data)) => return self.data(data),
             Some(Body::WatermarkMs(at)) => Frame::Watermark(at),
-            Some(Body::Barrier(epoch)) => Frame::Barrier(Barrier { epoch: Epoch(epoch) }),
+            Some(Body::Barrier(wire::Barrier { epoch, completed })) => {
+                Frame::Barrier(Barrier { epoch: Epoch(epoch), completed: Epoch(completed) })
+            }
             Some(Body::Idle(_)) => Frame::Idle,
             Some(Body::End(_)) => {
                 self.over = true;

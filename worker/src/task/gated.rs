@@ -5,7 +5,7 @@ use super::source::snapshot_into;
 use super::{Clock, Control, Events, Exit, TaskEvent};
 use crate::barrier::{Alignment, Step};
 use crate::exchange::{Gate, Received};
-use crate::frame::Frame;
+use crate::frame::{Barrier, Frame};
 use crate::time::{Change, Merge};
 use ef_proto::ids::{Epoch, SubtaskId};
 use std::time::Duration;
@@ -88,6 +88,7 @@ impl GatedTask {
             Frame::Watermark(watermark) => merge.advance(channel, watermark),
             Frame::Idle => merge.idle(channel),
             Frame::Barrier(barrier) => {
+                answered.completed = answered.completed.max(barrier.completed);
                 let step = alignment.on_barrier(channel, barrier.epoch);
                 return self.aligned(step, now_ms, answered);
             }
@@ -112,7 +113,7 @@ impl GatedTask {
     fn aligned(&mut self, step: Step, now_ms: i64, answered: &mut Answered) -> Result<(), Exit> {
         let Step::Snapshot(epoch) = step else { return Ok(()) };
         let mut nodes = Vec::new();
-        self.root.on_barrier(epoch, now_ms, &mut nodes)?;
+        self.root.on_barrier(Barrier { epoch, completed: answered.completed }, now_ms, &mut nodes)?;
         answered.snapshotted = epoch;
         send(&self.events, TaskEvent::Snapshot { epoch, nodes })
     }
@@ -126,11 +127,12 @@ impl GatedTask {
     }
 }
 
-/// Which checkpoint a task was told of last, and which it answered last.
+/// Which checkpoint a task was told of last, which it answered last, and which it knows to be complete.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answered {
     pub triggered: Epoch,
     pub snapshotted: Epoch,
+    pub completed: Epoch,
 }
 
 impl Answered {

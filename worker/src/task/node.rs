@@ -6,7 +6,7 @@ use super::{Control, Exit, NodeSnapshot};
 use crate::connector::{CommitPermit, Sink};
 use crate::error::{Code, Error, Result};
 use crate::exchange::Gate;
-use crate::frame::END_OF_TIME;
+use crate::frame::{Barrier, END_OF_TIME};
 use crate::metrics::OperatorMetrics;
 use crate::operator::{Operator, Scope};
 use crate::state::{Kind, Store};
@@ -115,11 +115,12 @@ impl Node {
         }
     }
 
-    pub fn on_barrier(&mut self, epoch: Epoch, now_ms: i64, into: &mut Vec<NodeSnapshot>) -> Run {
+    pub fn on_barrier(&mut self, barrier: Barrier, now_ms: i64, into: &mut Vec<NodeSnapshot>) -> Run {
+        self.confirm(barrier.completed);
         self.call(now_ms, |operator, scope| operator.before_barrier(scope))?;
-        let snapshot = self.snapshot(epoch).map_err(|e| failed(self.subtask, &self.name, e))?;
+        let snapshot = self.snapshot(barrier.epoch).map_err(|e| failed(self.subtask, &self.name, e))?;
         into.push(snapshot);
-        self.outputs.barrier(epoch, into)
+        self.outputs.barrier(barrier, into)
     }
 
     /// The state of this operator alone.
@@ -140,8 +141,8 @@ impl Node {
         Ok(NodeSnapshot { subtask: self.subtask, blob, staged })
     }
 
-    /// `epoch` is recorded. True if this is a sink, which has now published up to it.
-    pub fn complete(&mut self, epoch: Epoch) -> std::result::Result<bool, Exit> {
+    /// `epoch` is recorded: later snapshots may reuse its files.
+    fn confirm(&mut self, epoch: Epoch) {
         while let Some((e, sequence)) = self.unconfirmed.front().copied() {
             if e > epoch {
                 break;
@@ -152,6 +153,11 @@ impl Node {
                 self.store.confirm(sequence);
             }
         }
+    }
+
+    /// `epoch` is recorded. True if this is a sink, which has now published up to it.
+    pub fn complete(&mut self, epoch: Epoch) -> std::result::Result<bool, Exit> {
+        self.confirm(epoch);
         let Body::Sink(sink) = &mut self.body else { return Ok(false) };
         sink.commit(&CommitPermit::for_recorded(epoch)).map_err(|e| failed(self.subtask, &self.name, e))?;
         self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
@@ -168,6 +174,8 @@ impl Node {
     }
 
     pub fn on_end(&mut self, now_ms: i64) -> Run {
+        // A stopped job has no end of time by which it would have left; and behind the end nothing is taken.
+        self.call(now_ms, |operator, scope| operator.before_barrier(scope))?;
         self.call(now_ms, |operator, scope| operator.on_end(scope))?;
         if let Body::Operator(operator) = &self.body {
             count_dropped(operator.as_ref(), &self.outputs.metrics);
@@ -238,6 +246,8 @@ mod tests {
     use arrow_schema::Schema;
     use ef_proto::ids::OperatorId;
     use ef_proto::plan::Output;
+    use crate::state::{Staged, Visit};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     /// Keeps its rows until a barrier, as a local aggregate does.
@@ -255,26 +265,114 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_gathered_leaves_before_word_that_its_input_is_idle() {
-        let gate = gate(1, 1 << 20);
-        let target = Target::Exchange(ExchangeOutput::One(Channel::Local(gate.sender(0))));
+    fn what_an_operator_has_gathered_leaves_before_word_that_its_input_is_idle_or_has_ended() {
+        for ends in [false, true] {
+            let gate = gate(1, 1 << 20);
+            let target = Target::Exchange(ExchangeOutput::One(Channel::Local(gate.sender(0))));
+            let metrics = crate::metrics::OperatorMetrics::new();
+            let outs = vec![Out { output: Output::Main, target }];
+            let outputs = Outputs { operator: OperatorId(1), outs, metrics, now_ms: 0 };
+            let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
+            let store = Box::new(MemoryStore::new(String::new(), 0..0));
+            let body = Body::Operator(Box::new(Gathers(None)));
+            let mut node = Node::new(subtask, "gathers".into(), body, store, outputs, 1 << 20);
+            let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+            let batch =
+                RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &one_row).expect("one row");
+            assert!(node.on_batch(0, batch, 1).is_ok());
+            assert!(if ends { node.on_end(2) } else { node.on_idle(2) }.is_ok());
+            let next = || match gate.receive(&|_| false, Duration::ZERO) {
+                Received::Frame(_, frame) => frame,
+                other => panic!("{other:?}"),
+            };
+            assert!(matches!(next(), Frame::Data(batch) if batch.num_rows() == 1));
+            match next() {
+                Frame::End => assert!(ends),
+                Frame::Idle => assert!(!ends),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Keeps what it is told.
+    struct Told(MemoryStore, Arc<Mutex<Vec<String>>>);
+
+    impl Told {
+        fn say(&self, what: String) {
+            self.1.lock().expect("no panic").push(what);
+        }
+    }
+
+    impl Store for Told {
+        fn kind(&self) -> Kind {
+            self.0.kind()
+        }
+
+        fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+            self.0.put(key, value)
+        }
+
+        fn delete(&mut self, key: &[u8]) -> Result<()> {
+            self.0.delete(key)
+        }
+
+        fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+            self.0.delete_range(from, to)
+        }
+
+        fn get_many(&mut self, keys: &[&[u8]], each: &mut dyn FnMut(usize, Option<&[u8]>) -> Result<()>) -> Result<()> {
+            self.0.get_many(keys, each)
+        }
+
+        fn scan(&mut self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+            self.0.scan(from, to, visit)
+        }
+
+        fn snapshot(&mut self) -> Result<Staged> {
+            let staged = self.0.snapshot()?;
+            self.say(format!("snapshot {}", staged.sequence));
+            Ok(staged)
+        }
+
+        fn confirm(&mut self, sequence: u64) {
+            self.say(format!("confirm {sequence}"));
+        }
+
+        fn memory_bytes(&self) -> usize {
+            self.0.memory_bytes()
+        }
+    }
+
+    struct Keyed;
+
+    impl Operator for Keyed {
+        fn on_batch(&mut self, _input: usize, _batch: RecordBatch, _scope: &mut Scope<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn keyed(&self) -> bool {
+            true
+        }
+    }
+
+    /// Else the snapshot would reuse files of an older checkpoint, which nothing retains any more.
+    #[test]
+    fn barrier_that_overtakes_word_of_the_last_checkpoint_brings_it_before_the_snapshot() {
         let metrics = crate::metrics::OperatorMetrics::new();
-        let outs = vec![Out { output: Output::Main, target }];
-        let outputs = Outputs { operator: OperatorId(1), outs, metrics, now_ms: 0 };
+        let outputs = Outputs { operator: OperatorId(1), outs: vec![], metrics, now_ms: 0 };
         let subtask = SubtaskId { operator: OperatorId(1), index: 0 };
-        let store = Box::new(MemoryStore::new(String::new(), 0..0));
-        let body = Body::Operator(Box::new(Gathers(None)));
-        let mut node = Node::new(subtask, "gathers".into(), body, store, outputs, 1 << 20);
-        let one_row = RecordBatchOptions::new().with_row_count(Some(1));
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &one_row).expect("one row");
-        assert!(node.on_batch(0, batch, 1).is_ok());
-        assert!(node.on_idle(2).is_ok());
-        let next = || match gate.receive(&|_| false, Duration::ZERO) {
-            Received::Frame(_, frame) => frame,
-            other => panic!("{other:?}"),
-        };
-        assert!(matches!(next(), Frame::Data(batch) if batch.num_rows() == 1));
-        assert!(matches!(next(), Frame::Idle));
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let store = Box::new(Told(MemoryStore::new(String::new(), 0..0), said.clone()));
+        let mut node = Node::new(subtask, "keyed".into(), Body::Operator(Box::new(Keyed)), store, outputs, 1 << 20);
+        let mut into = Vec::new();
+        for (epoch, completed) in [(1, 0), (2, 1), (3, 1)] {
+            let barrier = Barrier { epoch: Epoch(epoch), completed: Epoch(completed) };
+            assert!(node.on_barrier(barrier, 0, &mut into).is_ok());
+        }
+        assert!(node.complete(Epoch(1)).is_ok(), "late");
+        assert!(node.complete(Epoch(3)).is_ok());
+        let said = said.lock().expect("no panic");
+        assert_eq!(*said, ["snapshot 1", "confirm 1", "snapshot 2", "snapshot 3", "confirm 3"]);
     }
 
     /// Emits for ever, as a window with a million keys seems to.

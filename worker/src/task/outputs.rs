@@ -8,7 +8,7 @@ use crate::frame::{Barrier, Frame};
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
 use arrow_array::RecordBatch;
-use ef_proto::ids::{Epoch, OperatorId};
+use ef_proto::ids::OperatorId;
 use ef_proto::plan::Output;
 use std::sync::Arc;
 
@@ -146,9 +146,9 @@ impl Outputs {
         self.each(&Frame::Idle, &mut |child| child.on_idle(now_ms))
     }
 
-    pub fn barrier(&mut self, epoch: Epoch, into: &mut Vec<NodeSnapshot>) -> std::result::Result<(), Exit> {
+    pub fn barrier(&mut self, barrier: Barrier, into: &mut Vec<NodeSnapshot>) -> std::result::Result<(), Exit> {
         let now_ms = self.now_ms;
-        self.each(&Frame::Barrier(Barrier { epoch }), &mut |child| child.on_barrier(epoch, now_ms, into))
+        self.each(&Frame::Barrier(barrier), &mut |child| child.on_barrier(barrier, now_ms, into))
     }
 
     pub fn end(&mut self) -> std::result::Result<(), Exit> {

@@ -11,7 +11,7 @@ use crate::connector::{Polled, Source, SourceBatch};
 use crate::error::Result;
 use crate::exchange::{Gate, Received};
 use crate::expr::{CalcProgram, EvalContext};
-use crate::frame::END_OF_TIME;
+use crate::frame::{Barrier, END_OF_TIME};
 use crate::metrics::OperatorMetrics;
 use crate::operator::Emit;
 use crate::time::Change;
@@ -35,6 +35,8 @@ pub struct SourceTask {
     pub gate: Gate<Control>,
     pub clock: Clock,
     pub events: Events,
+    /// The job has been stopped, and this is a restart: nothing more is read. With true, what is open fires.
+    pub stop: Option<bool>,
 }
 
 enum Next {
@@ -55,6 +57,11 @@ impl SourceTask {
         }
         let mut lanes = Lanes::default();
         let mut answered = Answered::default();
+        match self.stop {
+            None => {}
+            Some(true) => return self.end_of_time(answered),
+            Some(false) => return self.finish(answered),
+        }
         let mut clocked_at = (self.clock)();
         let mut wait = Duration::ZERO;
         // Since when we do nothing but wait for the source, which had nothing to read.
@@ -206,8 +213,11 @@ impl SourceTask {
             answered.triggered = epoch;
             answered.snapshotted = epoch;
             let mut nodes = vec![self.snapshot().map_err(|e| self.fail(e))?];
-            self.outputs.barrier(epoch, &mut nodes)?;
+            self.outputs.barrier(Barrier { epoch, completed: answered.completed }, &mut nodes)?;
             return send(&self.events, TaskEvent::Snapshot { epoch, nodes });
+        }
+        if let Control::Complete(epoch) = message {
+            answered.completed = epoch;
         }
         below(&mut self.outputs, &message, &self.events)
     }

@@ -152,7 +152,8 @@ impl Core {
 
     /// The checkpoint is recorded: the decision has fallen.
     pub(super) fn recorded(&mut self, job: &JobId, epoch: Epoch, now: u64) {
-        let Some(run) = self.runs.get_mut(job) else { return };
+        // Of a job that has ended meanwhile nothing goes on.
+        let Some(run) = self.runs.get_mut(job).filter(|run| !run.ending) else { return };
         let Some(in_flight) = run.in_flight.take_if(|in_flight| in_flight.epoch == epoch) else { return };
         run.manifest = in_flight.manifest;
         let record = self.meta.jobs.get(job).and_then(|job| job.newest());
@@ -253,12 +254,10 @@ impl Core {
 
     fn sweep(&mut self, id: &JobId) {
         let Some(job) = self.meta.jobs.get(id) else { return };
-        let last_completed = match job.newest() {
-            // Whatever an attempt has left is of no use any more.
-            _ if job.state.has_ended() => Epoch(job.reserved.0 + 1),
-            Some(newest) => newest.epoch,
-            None => return,
-        };
+        let last_completed = job.newest().map(|newest| newest.epoch).filter(|_| !job.state.has_ended());
+        if last_completed.is_none() && !job.state.has_ended() {
+            return;
+        }
         let kept = self.meta.kept(id).into_iter().collect();
         self.out.push(Effect::Sweep { job: id.clone(), kept, last_completed });
     }

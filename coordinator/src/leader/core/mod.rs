@@ -50,7 +50,8 @@ pub struct Config {
     pub heartbeat_timeout_ms: u64,
     /// Where jobs keep their checkpoints, and below it savepoints without a place of their own.
     pub state: String,
-    /// Negative control of the tests: a region's new deployment does not supersede the old one.
+    /// Negative control of the tests: a region's new deployment does not supersede the old one, which is told all that
+    /// the new one is told.
     pub skip_fence: bool,
     /// Negative control of the tests: a new leader gives epochs out a second time.
     pub reuse_epoch: bool,
@@ -166,7 +167,8 @@ pub enum Effect {
     Sweep {
         job: JobId,
         kept: Vec<Epoch>,
-        last_completed: Epoch,
+        /// None when the job has ended.
+        last_completed: Option<Epoch>,
     },
     /// Copy a checkpoint to a savepoint's place; answered by `Copied`.
     Copy {

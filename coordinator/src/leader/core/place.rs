@@ -139,7 +139,9 @@ impl Core {
             tasks: deployed.tasks.clone(),
         };
         let slots = deployed.slots.get(worker).copied().unwrap_or(1);
-        let deploy = rpc::Deploy { plan: meta.plan.clone(), placement, restore, state: meta.state_root.clone(), slots };
+        let stop = meta.stopping.as_ref().map(|stopping| stopping.drain);
+        let (plan, state) = (meta.plan.clone(), meta.state_root.clone());
+        let deploy = rpc::Deploy { plan, placement, restore, state, slots, stop };
         let boot = Some(known.hello.boot);
         let Some(region) = run.regions.get_mut(number as usize) else { return };
         region.workers.insert(worker.clone(), Standing { boot, running: false });

@@ -333,7 +333,7 @@ impl Core {
         let Some(job) = self.meta.jobs.get(id) else { return };
         let Ok(plan) = Plan::decode(&job.plan) else { return };
         let deployed: Vec<u32> = job.regions.keys().copied().collect();
-        let Some(run) = self.runs.get_mut(id) else { return };
+        let Some(run) = self.runs.get_mut(id).filter(|run| !run.ending) else { return };
         run.pending_epoch = None;
         run.proceeding = false;
         let tasks = plan.tasks();
@@ -384,9 +384,22 @@ impl Core {
                 deployment.flat_map(|id| region.workers.keys().map(|worker| (worker.clone(), id.clone())))
             })
             .collect();
-        for (worker, deployment) in to {
+        let replaced = if self.config.skip_fence { self.replaced(job) } else { Vec::new() };
+        for (worker, deployment) in to.into_iter().chain(replaced) {
             self.send(&worker, OrderBody::Command { deployment, command: command.clone() });
         }
+    }
+
+    /// Deployments that workers came back with, and that others have taken the place of.
+    fn replaced(&self, job: &JobId) -> Vec<(WorkerId, DeploymentId)> {
+        let of = |deployment: &DeploymentId| {
+            let current = self.runs.get(job).and_then(|run| run.regions.get(deployment.region as usize));
+            deployment.job == *job && current.is_none_or(|region| region.deployment.as_ref() != Some(deployment))
+        };
+        let held = self.workers.known.iter().flat_map(|(id, worker)| {
+            worker.hello.deployments.iter().map(move |held| (id.clone(), held.deployment.clone()))
+        });
+        held.filter(|(_, deployment)| of(deployment)).collect()
     }
 
     /// Decides that a job has ended, once.

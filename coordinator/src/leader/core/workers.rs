@@ -168,7 +168,8 @@ impl Core {
         let job = self.meta.jobs.get(&deployment.job).filter(|job| !job.state.has_ended());
         let deployed = job.and_then(|job| job.regions.get(&deployment.region));
         deployed.is_some_and(|deployed| {
-            deployed.incarnation == deployment.incarnation && deployed.slots.contains_key(worker)
+            let current = deployed.incarnation == deployment.incarnation && deployed.slots.contains_key(worker);
+            current || self.config.skip_fence
         })
     }
 
@@ -254,9 +255,10 @@ impl Core {
         let current = region.is_some_and(|region| {
             region.deployment.as_ref() == Some(deployment) && region.workers.contains_key(worker)
         });
-        if !current && !self.config.skip_fence {
-            // Its tasks go on in vain, or are on their way out already.
-            if !matches!(event, Event::Stopped | Event::Failed { .. }) {
+        // Its tasks go on in vain, or are on their way out already.
+        let leaving = matches!(event, Event::Stopped | Event::Failed { .. });
+        if !current && (leaving || !self.config.skip_fence) {
+            if !leaving {
                 self.send(worker, OrderBody::Command { deployment: deployment.clone(), command: Command::Cancel });
             }
             return;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::{BTreeMap, VecDeque};
 
-type Sweep = fn(&[Manifest], Vec<String>, Vec<Epoch>, Epoch) -> Garbage;
+type Sweep = fn(&[Manifest], Vec<String>, Vec<Epoch>, Option<Epoch>) -> Garbage;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -142,7 +142,7 @@ impl Model {
             Step::Sweep { deletions } => {
                 let Some((retained, last)) = self.view.clone() else { return };
                 let objects = self.objects.iter().cloned().collect();
-                let garbage = sweep(&retained, objects, self.on_disk.keys().copied().collect(), last);
+                let garbage = sweep(&retained, objects, self.on_disk.keys().copied().collect(), Some(last));
                 let manifests = garbage.manifests.len();
                 for epoch in garbage.manifests.iter().take(*deletions) {
                     self.on_disk.remove(epoch);
@@ -230,7 +230,7 @@ fn model_catches_sweeps_that_break_one_rule_each() {
         sweep(&retained.iter().map(of_its_own).collect::<Vec<_>>(), objects, on_disk, last)
     };
     let forgets_pins: Sweep = |retained, objects, on_disk, last| {
-        let newest: Vec<_> = retained.iter().filter(|manifest| manifest.epoch == last).cloned().collect();
+        let newest: Vec<_> = retained.iter().filter(|manifest| Some(manifest.epoch) == last).cloned().collect();
         sweep(&newest, objects, on_disk, last)
     };
     let forgets_unrecorded: Sweep = |retained, objects, on_disk, last| {
@@ -254,6 +254,18 @@ fn model_catches_sweeps_that_break_one_rule_each() {
 #[test]
 fn nothing_goes_while_the_newest_manifest_is_unknown() {
     let objects = vec![file(1, 1, "a").path];
-    assert_eq!(sweep(&[], objects.clone(), vec![Epoch(1)], Epoch(2)), Garbage::default());
-    assert_eq!(sweep(&[manifest(1, 1, [])], objects, vec![Epoch(1)], Epoch(2)), Garbage::default());
+    assert_eq!(sweep(&[], objects.clone(), vec![Epoch(1)], Some(Epoch(2))), Garbage::default());
+    assert_eq!(sweep(&[manifest(1, 1, [])], objects, vec![Epoch(1)], Some(Epoch(2))), Garbage::default());
+}
+
+#[test]
+fn ended_job_leaves_nothing_but_what_is_kept() {
+    let (kept, old, unrecorded) = (file(1, 2, "a"), file(1, 1, "b"), file(2, 5, "c"));
+    let objects = || [&kept, &old, &unrecorded].map(|file| file.path.clone()).to_vec();
+    let on_disk = || vec![Epoch(1), Epoch(2), Epoch(5)];
+    let newest = manifest(2, 2, [kept.clone()]);
+    let garbage = sweep(&[newest], objects(), on_disk(), None);
+    assert_eq!(garbage.manifests, [Epoch(1), Epoch(5)]);
+    assert_eq!(garbage.files, [old.path.clone(), unrecorded.path.clone()]);
+    assert_eq!(sweep(&[], objects(), on_disk(), None).files.len(), 3, "a cancelled job keeps nothing");
 }

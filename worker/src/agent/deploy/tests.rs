@@ -86,6 +86,7 @@ fn deploy_to(here: u32, peers: &BTreeMap<WorkerId, String>) -> Command {
         restore: None,
         state: String::new(),
         slots: 1,
+        stop: None,
     }))
 }
 

@@ -29,7 +29,7 @@ fn deploy_from(restore: Option<Manifest>) -> Command {
     let plan = plan(SinkConnector::Blackhole);
     let placement = Placement::solo(&plan);
     let (plan, state) = (plan.encode(), String::new());
-    Command::Deploy(Box::new(Deploy { plan, placement, restore, state, slots: 1 }))
+    Command::Deploy(Box::new(Deploy { plan, placement, restore, state, slots: 1, stop: None }))
 }
 
 /// The first source's state is in a file of this name.

@@ -27,7 +27,7 @@ fn ready(outlet: &Outlet) -> Vec<String> {
     std::iter::from_fn(|| match next(outlet) {
         Poll::Ready(Some(Body::Data(_))) => Some("data".to_string()),
         Poll::Ready(Some(Body::WatermarkMs(at))) => Some(format!("watermark {at}")),
-        Poll::Ready(Some(Body::Barrier(epoch))) => Some(format!("barrier {epoch}")),
+        Poll::Ready(Some(Body::Barrier(barrier))) => Some(format!("barrier {}", barrier.epoch)),
         Poll::Ready(Some(Body::Idle(_))) => Some("idle".to_string()),
         Poll::Ready(Some(Body::End(_))) => Some("end".to_string()),
         Poll::Ready(Some(Body::Left(_))) => Some("left".to_string()),
@@ -38,7 +38,7 @@ fn ready(outlet: &Outlet) -> Vec<String> {
 }
 
 fn barrier(epoch: u64) -> Frame {
-    Frame::Barrier(Barrier { epoch: Epoch(epoch) })
+    Frame::Barrier(Barrier { epoch: Epoch(epoch), completed: Epoch(0) })
 }
 
 #[test]

@@ -227,6 +227,20 @@ fn cancelled_job_leaves_at_once_and_frees_its_slots() {
 }
 
 #[test]
+fn rescale_whose_checkpoint_comes_after_the_cancel_is_forgotten() {
+    let mut cluster = Cluster::running(EVERY_SECOND, 1, &[("w1", 4)]);
+    cluster.replan = Some(plan(EVERY_SECOND, 2, &[]));
+    cluster.stop_store();
+    cluster.ask(rescale(2));
+    cluster.stop_log();
+    cluster.ask(Request::CancelJob(CancelJobRequest { job: "j".into(), dry_run: false }));
+    cluster.start_store(Ok(()));
+    cluster.start_log();
+    assert_eq!(cluster.job("j").state, JobState::Cancelled);
+    assert!(cluster.worker("w1").held.is_empty() && cluster.lines("deploy from").is_empty(), "{:#?}", cluster.said);
+}
+
+#[test]
 fn worker_that_was_away_when_its_job_was_cancelled_is_told_when_it_comes_back() {
     let mut cluster = Cluster::running(EVERY_SECOND, 2, &[("w1", 2), ("w2", 2)]);
     cluster.hang_up("w2");

@@ -184,7 +184,8 @@ impl Cluster {
             }
             Effect::Sweep { kept, last_completed, .. } => {
                 let kept: Vec<u64> = kept.iter().map(|epoch| epoch.0).collect();
-                self.said.push(format!("sweep all but {kept:?} up to {last_completed}"));
+                let last = last_completed.map_or("the end".to_string(), |epoch| epoch.to_string());
+                self.said.push(format!("sweep all but {kept:?} up to {last}"));
             }
             Effect::Copy { savepoint, epoch, .. } => {
                 self.copies.push((savepoint.clone(), epoch));
