@@ -21,15 +21,26 @@ const PATIENCE: u32 = 4;
 
 pub enum ToAgent {
     /// The store has answered.
-    Answer { work: u64, answered: Answered },
+    Answer {
+        work: u64,
+        answered: Answered,
+    },
     /// All state is there: build the tasks.
     Build,
     /// A task has something to do.
     Task(usize),
-    Frame { task: SubtaskId, channel: usize, frame: Frame },
-    Connect { wire: u64 },
+    Frame {
+        task: SubtaskId,
+        channel: usize,
+        frame: Frame,
+    },
+    Connect {
+        wire: u64,
+    },
     /// The channels with a peer have broken.
-    Broken { peer: usize },
+    Broken {
+        peer: usize,
+    },
     /// A task has left.
     Left(usize),
     /// Nothing was built yet when it was told to leave.
@@ -153,7 +164,7 @@ impl World {
         let Some(file) = agent.to_read.pop_front() else {
             let slow = self.workers[worker].slowness;
             let after = self.between(5, 60) * slow;
-            return self.to_agent(worker, number, after, ToAgent::Build);
+            return self.tell_agent(worker, number, after, ToAgent::Build);
         };
         let path = format!("{}{file}", root(&agent.deploy.state, &agent.id.job));
         self.ask_for(worker, number, Op::Get { path }, Work::Read { file, tries: 0 });
@@ -276,15 +287,15 @@ impl World {
         let tasks = agent.tasks.len();
         if was == Stage::Restoring || tasks == 0 {
             let after = self.between(1, 200);
-            return self.to_agent(worker, number, after, ToAgent::Gone);
+            return self.tell_agent(worker, number, after, ToAgent::Gone);
         }
         for task in 0..tasks {
             // One of them hangs in a call for longer than anybody waits, and may end what it had begun.
             let after = if self.chance(0.05) { self.between(500, 3_000) } else { self.between(1, 80) };
             if self.chance(0.2) {
-                self.to_agent(worker, number, after, ToAgent::Task(task));
+                self.tell_agent(worker, number, after, ToAgent::Task(task));
             }
-            self.to_agent(worker, number, after, ToAgent::Left(task));
+            self.tell_agent(worker, number, after, ToAgent::Left(task));
         }
     }
 
@@ -333,14 +344,7 @@ impl World {
             state.keyed.push(match content {
                 Ok(reused) => reused,
                 Err(entries) => {
-                    let path = path::state_file(
-                        subtask.operator,
-                        subtask.index,
-                        &db_uid,
-                        id.incarnation,
-                        epoch,
-                        &name,
-                    );
+                    let path = path::state_file(subtask.operator, subtask.index, &db_uid, id.incarnation, epoch, &name);
                     let put = format!("{}{path}", root(&state_root, &id.job));
                     let bytes = entries.len() as u64 * 20;
                     puts.push_back((put, Object::State(entries)));

@@ -104,8 +104,8 @@ impl World {
     /// The sinks hold what a naive computation gives, each row once.
     fn check_output(&mut self, number: usize) {
         let Some(end) = self.people.lineages[number].end.clone() else { return };
-        let jobs = self.coordinator.truth().jobs.values();
-        let Some(job) = jobs.filter(|job| lineage_of(&job.id.0) == number).next_back() else { return };
+        let mut jobs = self.coordinator.truth().jobs.values();
+        let Some(job) = jobs.rfind(|job| lineage_of(&job.id.0) == number) else { return };
         let planned = decode(&job.plan);
         let drained = match &end {
             End::Drained(job) | End::Cancelled(Some(job)) => Some(self.drained_at(job)),
@@ -144,8 +144,7 @@ impl World {
         let on_disk = names.iter().filter_map(|name| path::manifest_epoch(name)).collect();
         let objects = names.iter().filter(|name| name.starts_with("shared/")).cloned().collect();
         let garbage = gc::sweep(&retained, objects, on_disk, None);
-        let swept: BTreeSet<String> =
-            garbage.manifests.into_iter().map(path::manifest).chain(garbage.files).collect();
+        let swept: BTreeSet<String> = garbage.manifests.into_iter().map(path::manifest).chain(garbage.files).collect();
         let live: BTreeSet<String> = names.into_iter().filter(|name| !swept.contains(name)).collect();
         let files = retained.iter().flat_map(Manifest::files).map(|file| file.path.clone());
         let reachable: BTreeSet<String> = kept.into_iter().map(path::manifest).chain(files).collect();

@@ -18,14 +18,28 @@ pub enum ToCoordinator {
     Tick,
     /// The disk has written some entries.
     Written,
-    Applied { id: ProposalId, command: Box<Command> },
+    Applied {
+        id: ProposalId,
+        command: Box<Command>,
+    },
     Lead,
-    Report { link: u64, report: Box<Report> },
-    Down { link: u64 },
-    Answer { work: u64, answered: Answered },
+    Report {
+        link: u64,
+        report: Box<Report>,
+    },
+    Down {
+        link: u64,
+    },
+    Answer {
+        work: u64,
+        answered: Answered,
+    },
     /// What ran beside the loop has come to its end.
     Done(Box<rules::Event>),
-    Ask { id: RequestId, request: Box<Request> },
+    Ask {
+        id: RequestId,
+        request: Box<Request>,
+    },
 }
 
 #[derive(Default)]
@@ -96,8 +110,8 @@ impl World {
             self.fail("a replay has effects, or gives another state");
         }
         let after = self.between(20, 400);
-        self.to_coordinator(after, ToCoordinator::Lead);
-        self.to_coordinator(1, ToCoordinator::Tick);
+        self.tell_coordinator(after, ToCoordinator::Lead);
+        self.tell_coordinator(1, ToCoordinator::Tick);
     }
 
     pub fn kill_coordinator(&mut self) {
@@ -147,7 +161,7 @@ impl World {
             ToCoordinator::Tick => {
                 self.step_core(rules::Event::Tick);
                 let every = self.weather.tick_ms;
-                self.to_coordinator(every, ToCoordinator::Tick);
+                self.tell_coordinator(every, ToCoordinator::Tick);
             }
             ToCoordinator::Written => {
                 self.coordinator.writing = false;
@@ -159,7 +173,7 @@ impl World {
                     let at = self.now + self.between(0, delay);
                     self.coordinator.applied_ms = self.coordinator.applied_ms.max(at);
                     let after = self.coordinator.applied_ms - self.now;
-                    self.to_coordinator(after, ToCoordinator::Applied { id, command: Box::new(command) });
+                    self.tell_coordinator(after, ToCoordinator::Applied { id, command: Box::new(command) });
                 }
                 self.write_soon();
             }
@@ -210,7 +224,7 @@ impl World {
         self.coordinator.writing = true;
         let (usual, stalls) = (self.weather.log_ms, self.weather.log_stalls);
         let after = if self.chance(stalls) { self.between(100, 1_500) } else { self.between(1, usual) };
-        self.to_coordinator(after, ToCoordinator::Written);
+        self.tell_coordinator(after, ToCoordinator::Written);
     }
 
     /// The next entry is durable.

@@ -37,7 +37,7 @@ pub fn row(split: u32, seq: u32) -> Row {
 }
 
 pub fn keeps(row: &Row) -> bool {
-    row.sum % 3 != 0
+    !row.sum.is_multiple_of(3)
 }
 
 pub fn group_of(key: u32, max_parallelism: u16) -> u16 {

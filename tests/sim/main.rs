@@ -144,11 +144,11 @@ fn event_time_that_passes_a_stopped_source_is_found() {
 }
 
 /// Workers end an older deployment of a region by themselves when they are given a newer one, so that only a task whose
-/// place has changed lives on: what it says of its end then ends the new one's job before its time.
+/// place has changed lives on: it publishes beside the new one, or its end ends the new one's job before its time.
 #[test]
 fn missing_fence_is_found() {
     let bugs = Bugs { skip_fence: true, ..Bugs::default() };
-    is_found("no fence", bugs, false, &["holds", "are missing"]);
+    is_found("no fence", bugs, false, &["publishes after", "holds", "are missing"]);
     is_found("no fence, from outside", bugs, true, WRONG_ROWS);
 }
 

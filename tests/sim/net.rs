@@ -78,7 +78,7 @@ impl World {
         let Some(link) = self.links.get_mut(&id).filter(|link| !link.cut) else { return };
         link.to_coordinator_ms = link.to_coordinator_ms.max(at);
         let after = link.to_coordinator_ms - self.now;
-        self.to_coordinator(after, ToCoordinator::Report { link: id, report: Box::new(report) });
+        self.tell_coordinator(after, ToCoordinator::Report { link: id, report: Box::new(report) });
     }
 
     pub fn send_order(&mut self, session: SessionId, order: Order) {
@@ -87,7 +87,7 @@ impl World {
         let Some(link) = self.links.get_mut(&session.0).filter(|link| link.open && !link.cut) else { return };
         link.to_worker_ms = link.to_worker_ms.max(at);
         let (worker, after) = (link.worker, link.to_worker_ms - self.now);
-        self.to_worker(worker, after, ToWorker::Order { link: session.0, order: Box::new(order) });
+        self.tell_worker(worker, after, ToWorker::Order { link: session.0, order: Box::new(order) });
     }
 
     /// The coordinator wants no more of it: what was sent before still arrives.
@@ -96,8 +96,8 @@ impl World {
         link.open = false;
         let (worker, cut, at) = (link.worker, link.cut, link.to_worker_ms.max(self.now));
         if !cut {
-            self.to_worker(worker, at - self.now + 1, ToWorker::Down { link: session.0 });
-            self.to_coordinator(1, ToCoordinator::Down { link: session.0 });
+            self.tell_worker(worker, at - self.now + 1, ToWorker::Down { link: session.0 });
+            self.tell_coordinator(1, ToCoordinator::Down { link: session.0 });
         }
     }
 
@@ -110,10 +110,10 @@ impl World {
         let slow = |world: &mut World| if quick { 200 } else { world.between(100, 6_000) };
         let (first, second) = (slow(self), slow(self));
         let first = self.between(1, first);
-        self.to_worker(worker, first, ToWorker::Down { link: id });
+        self.tell_worker(worker, first, ToWorker::Down { link: id });
         if !self.chance(0.2) {
             let second = self.between(1, second);
-            self.to_coordinator(second, ToCoordinator::Down { link: id });
+            self.tell_coordinator(second, ToCoordinator::Down { link: id });
         }
     }
 
@@ -121,7 +121,7 @@ impl World {
     pub fn hang_up(&mut self, id: u64) {
         if let Some(link) = self.links.get_mut(&id).filter(|link| !link.cut) {
             link.cut = true;
-            self.to_coordinator(5, ToCoordinator::Down { link: id });
+            self.tell_coordinator(5, ToCoordinator::Down { link: id });
         }
     }
 
@@ -155,7 +155,7 @@ impl World {
         };
         self.wires.insert(id, wire);
         let after = self.between(0, 5);
-        self.to_agent(worker, agent, after, ToAgent::Connect { wire: id });
+        self.tell_agent(worker, agent, after, ToAgent::Connect { wire: id });
         id
     }
 
@@ -179,7 +179,7 @@ impl World {
             return self.fail_agent(worker, agent, format!("cannot reach the tasks of {name}"));
         }
         let after = self.between(10, 120);
-        self.to_agent(worker, agent, after, ToAgent::Connect { wire: id });
+        self.tell_agent(worker, agent, after, ToAgent::Connect { wire: id });
     }
 
     pub fn send_frame(&mut self, id: u64, frame: Frame) {

@@ -91,7 +91,7 @@ impl World {
         self.people.requests += 1;
         let id = RequestId(self.people.requests);
         let after = self.between(1, 20);
-        self.to_coordinator(after, ToCoordinator::Ask { id, request: Box::new(request) });
+        self.tell_coordinator(after, ToCoordinator::Ask { id, request: Box::new(request) });
         id
     }
 

@@ -107,9 +107,10 @@ impl Keyed {
             let entries = self.live.iter().map(|(key, row)| (*key, Some(*row))).collect();
             self.add(entries);
         }
-        let files = self.files.iter().map(|(name, entries)| {
-            (name.clone(), self.confirmed.get(name).cloned().ok_or_else(|| entries.clone()))
-        });
+        let files = self
+            .files
+            .iter()
+            .map(|(name, entries)| (name.clone(), self.confirmed.get(name).cloned().ok_or_else(|| entries.clone())));
         let files = files.collect();
         Staged { sequence: self.sequence, db_uid: self.db_uid.clone(), key_groups: self.key_groups.clone(), files }
     }

@@ -317,14 +317,16 @@ impl World {
         let found = self.workers[worker].agents.get_mut(&agent).and_then(|agent| agent.tasks[task].as_mut());
         let Some(found) = found.filter(|task| task.wakes_at.is_none_or(|known| at_ms < known)) else { return };
         found.wakes_at = Some(at_ms);
-        self.to_agent(worker, agent, at_ms - self.now, super::agent::ToAgent::Task(task));
+        self.tell_agent(worker, agent, at_ms - self.now, super::agent::ToAgent::Task(task));
     }
 
     pub fn step_task(&mut self, worker: usize, agent: u64, position: usize) {
         let Some(found) = self.workers[worker].agents.get_mut(&agent) else { return };
         let leaving = found.is_leaving();
         let Some(mut task) = found.tasks[position].take() else { return };
-        let busy = !task.nodes.is_empty() && !(leaving && std::mem::replace(&mut task.noticed, true));
+        // It has been told to leave, and notices that once.
+        let gone = leaving && std::mem::replace(&mut task.noticed, true);
+        let busy = !task.nodes.is_empty() && !gone;
         if task.wakes_at.is_some_and(|at| at <= self.now) {
             task.wakes_at = None;
         }

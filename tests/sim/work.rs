@@ -25,9 +25,21 @@ pub struct Work {
 }
 
 enum What {
-    Put { job: JobId, manifest: Arc<Manifest> },
-    Load { job: JobId, epoch: Epoch },
-    Sweep { job: JobId, to_read: VecDeque<Epoch>, last: Option<Epoch>, retained: Vec<Manifest>, garbage: Option<VecDeque<String>> },
+    Put {
+        job: JobId,
+        manifest: Arc<Manifest>,
+    },
+    Load {
+        job: JobId,
+        epoch: Epoch,
+    },
+    Sweep {
+        job: JobId,
+        to_read: VecDeque<Epoch>,
+        last: Option<Epoch>,
+        retained: Vec<Manifest>,
+        garbage: Option<VecDeque<String>>,
+    },
     Copy(Box<Copy>),
 }
 
@@ -83,9 +95,7 @@ impl World {
                 path: format!("{}{}", root("state", job), path::manifest(manifest.epoch)),
                 object: Object::Manifest(manifest.encode()),
             },
-            What::Load { job, epoch } => {
-                Op::Get { path: format!("{}{}", root("state", job), path::manifest(*epoch)) }
-            }
+            What::Load { job, epoch } => Op::Get { path: format!("{}{}", root("state", job), path::manifest(*epoch)) },
             What::Sweep { job, to_read, garbage, .. } => match (to_read.front(), garbage) {
                 (Some(epoch), _) => Op::Get { path: format!("{}{}", root("state", job), path::manifest(*epoch)) },
                 (None, None) => Op::List { prefix: root("state", job) },
@@ -256,7 +266,7 @@ impl World {
         let Some(place) = from else {
             let event = self.planned(id, request, job, planned, None);
             let after = self.between(5, 100);
-            return self.to_coordinator(after, ToCoordinator::Done(Box::new(event)));
+            return self.tell_coordinator(after, ToCoordinator::Done(Box::new(event)));
         };
         // `…/chk/<epoch>` of a job, or a savepoint's directory.
         let (from, epoch) = match place.split_once("chk/") {
@@ -307,7 +317,7 @@ impl World {
             Ok(planned) => {
                 let replan = Box::new(Replan { plan: planned.bytes.clone(), parallelism, overrides });
                 let event = rules::Event::Replanned { id, job, dry_run: false, replan };
-                self.to_coordinator(after, ToCoordinator::Done(Box::new(event)));
+                self.tell_coordinator(after, ToCoordinator::Done(Box::new(event)));
             }
             Err(why) => {
                 note!(self, "no such plan: {why}");

@@ -13,16 +13,31 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub enum ToWorker {
     Dial,
-    Order { link: u64, order: Box<Order> },
-    Down { link: u64 },
+    Order {
+        link: u64,
+        order: Box<Order>,
+    },
+    Down {
+        link: u64,
+    },
     /// The stream has room for some reports.
-    Pull { link: u64 },
-    Heartbeat { link: u64 },
+    Pull {
+        link: u64,
+    },
+    Heartbeat {
+        link: u64,
+    },
     /// Session's tick.
     Wake,
-    Frame { wire: u64, frame: Frame },
+    Frame {
+        wire: u64,
+        frame: Frame,
+    },
     /// A channel to a deployment here has broken.
-    Broken { deployment: DeploymentId, peer: usize },
+    Broken {
+        deployment: DeploymentId,
+        peer: usize,
+    },
 }
 
 pub struct Worker {
@@ -109,7 +124,7 @@ impl World {
         (process.backoff_ms, process.woken_at) = (50, None);
         note!(self, "w{worker} starts, boot {boot}");
         let after = self.between(1, 300);
-        self.to_worker(worker, after, ToWorker::Dial);
+        self.tell_worker(worker, after, ToWorker::Dial);
     }
 
     /// kill -9: all that it ran is lost.
@@ -162,7 +177,7 @@ impl World {
             ToWorker::Heartbeat { link } => {
                 if self.workers[worker].link == Some(link) {
                     self.send_report(link, Report::Heartbeat(Load::default()));
-                    self.to_worker(worker, HEARTBEAT_MS, ToWorker::Heartbeat { link });
+                    self.tell_worker(worker, HEARTBEAT_MS, ToWorker::Heartbeat { link });
                 }
             }
             ToWorker::Wake => {
@@ -201,7 +216,7 @@ impl World {
         let backoff = self.workers[worker].backoff_ms;
         self.workers[worker].backoff_ms = (backoff * 2).min(2_000);
         let after = self.between(backoff / 2, backoff);
-        self.to_worker(worker, after, ToWorker::Dial);
+        self.tell_worker(worker, after, ToWorker::Dial);
     }
 
     fn stream_ends(&mut self, worker: usize) {
@@ -230,7 +245,7 @@ impl World {
         // A stream that is full takes nothing for a while.
         let stuck = self.weather.stuck;
         let after = if self.chance(stuck) { self.between(100, 1_500) } else { self.between(0, 5) };
-        self.to_worker(worker, after, ToWorker::Pull { link });
+        self.tell_worker(worker, after, ToWorker::Pull { link });
     }
 
     /// Steps the session and executes what it says, as the worker's host does.
@@ -251,7 +266,7 @@ impl World {
                 Action::Welcomed { .. } => {
                     self.workers[worker].backoff_ms = 50;
                     let link = self.workers[worker].link.expect("a Welcome comes on a stream");
-                    self.to_worker(worker, 0, ToWorker::Heartbeat { link });
+                    self.tell_worker(worker, 0, ToWorker::Heartbeat { link });
                     None
                 }
                 Action::Hangup(why) => {
@@ -289,7 +304,7 @@ impl World {
             && process.woken_at.is_none_or(|known| at < known)
         {
             process.woken_at = Some(at);
-            self.to_worker(worker, at.saturating_sub(now), ToWorker::Wake);
+            self.tell_worker(worker, at.saturating_sub(now), ToWorker::Wake);
         }
     }
 

@@ -100,11 +100,29 @@ pub fn trace() -> String {
 }
 
 pub enum Event {
-    Coordinator { life: u64, what: ToCoordinator },
-    Worker { worker: usize, boot: u64, what: ToWorker },
-    Agent { worker: usize, boot: u64, agent: u64, what: ToAgent },
-    Store { op: Op, asker: Asker },
-    Answer { asker: Asker, answered: Answered },
+    Coordinator {
+        life: u64,
+        what: ToCoordinator,
+    },
+    Worker {
+        worker: usize,
+        boot: u64,
+        what: ToWorker,
+    },
+    Agent {
+        worker: usize,
+        boot: u64,
+        agent: u64,
+        what: ToAgent,
+    },
+    Store {
+        op: Op,
+        asker: Asker,
+    },
+    Answer {
+        asker: Asker,
+        answered: Answered,
+    },
     Fault,
     Heal(Fault),
     /// No more faults from here on.
@@ -288,17 +306,17 @@ impl World {
         self.queue.push(Entry { at: Reverse((at_ms, self.sequence)), event });
     }
 
-    pub fn to_coordinator(&mut self, after_ms: u64, what: ToCoordinator) {
+    pub fn tell_coordinator(&mut self, after_ms: u64, what: ToCoordinator) {
         let life = self.coordinator.life;
         self.later(after_ms, Event::Coordinator { life, what });
     }
 
-    pub fn to_worker(&mut self, worker: usize, after_ms: u64, what: ToWorker) {
+    pub fn tell_worker(&mut self, worker: usize, after_ms: u64, what: ToWorker) {
         let boot = self.workers[worker].boot;
         self.later(after_ms, Event::Worker { worker, boot, what });
     }
 
-    pub fn to_agent(&mut self, worker: usize, agent: u64, after_ms: u64, what: ToAgent) {
+    pub fn tell_agent(&mut self, worker: usize, agent: u64, after_ms: u64, what: ToAgent) {
         let boot = self.workers[worker].boot;
         self.later(after_ms, Event::Agent { worker, boot, agent, what });
     }

@@ -26,6 +26,9 @@ const BEFORE_AND_AFTER: u32 = 8;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Nothing new can be seen for so long although nothing is wrong any more: it is stuck.
 const STUCK_AFTER: Duration = PATIENCE;
+/// Rows that are not there after so long and so many checkpoints more have been lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+const CHECKPOINTS_WITHOUT_ROWS: u64 = 10;
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -421,16 +424,21 @@ impl Driver<'_> {
         Call::new(&["submit", &file, "--from-savepoint", savepoint, "-p", &to.to_string()], now)
     }
 
-    /// Waits until all rows that were fed can be seen.
+    /// Waits until all rows that were fed can be seen, or will not come any more: a job that completes one checkpoint after
+    /// the other has lost them, and what it wrote shows that best.
     fn await_rows(&mut self) -> Result<(), Failure> {
         let mut seen = self.outputs.rows_visible();
         let mut since = Instant::now();
+        let mut checkpoint = self.checkpoint();
         while seen < self.feeder.fed.len() {
             self.look(Instant::now())?;
             wait::nap(Duration::from_millis(50));
             let now_seen = self.outputs.rows_visible();
             if now_seen > seen {
-                (seen, since) = (now_seen, Instant::now());
+                (seen, since, checkpoint) = (now_seen, Instant::now(), self.checkpoint());
+            } else if since.elapsed() > LOST_AFTER && self.checkpoint() > checkpoint + CHECKPOINTS_WITHOUT_ROWS {
+                self.say(&format!("{seen} of {} rows came, and no more", self.feeder.fed.len()));
+                return Ok(());
             } else if since.elapsed() > STUCK_AFTER {
                 let row = self.cluster.job(&self.newest_job()).unwrap_or_default();
                 let fed = self.feeder.fed.len();
@@ -440,6 +448,11 @@ impl Driver<'_> {
             }
         }
         Ok(())
+    }
+
+    fn checkpoint(&self) -> u64 {
+        let row = self.cluster.job(&self.newest_job()).unwrap_or_default();
+        row["last_checkpoint"].as_u64().unwrap_or_default()
     }
 
     fn finish(&mut self) -> Result<(Checked, u64), Failure> {

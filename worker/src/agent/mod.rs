@@ -23,4 +23,3 @@ pub use home::{Home, check_id, nonce};
 pub use host::Host;
 pub use logs::Logs;
 pub use run::{Agent, AgentHandle, Means};
-

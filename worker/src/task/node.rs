@@ -242,11 +242,11 @@ mod tests {
     use crate::exchange::{Channel, Received, gate};
     use crate::frame::Frame;
     use crate::state::MemoryStore;
+    use crate::state::{Staged, Visit};
     use arrow_array::RecordBatchOptions;
     use arrow_schema::Schema;
     use ef_proto::ids::OperatorId;
     use ef_proto::plan::Output;
-    use crate::state::{Staged, Visit};
     use std::sync::Mutex;
     use std::time::Duration;
 

@@ -102,7 +102,14 @@ fn subtask(operator: u64, index: u32) -> SubtaskId {
 
 fn deploy(plan: &Plan, state: &str) -> Command {
     let placement = Placement::solo(plan);
-    Command::Deploy(Box::new(Deploy { plan: plan.encode(), placement, restore: None, state: state.into(), slots: 1, stop: None }))
+    Command::Deploy(Box::new(Deploy {
+        plan: plan.encode(),
+        placement,
+        restore: None,
+        state: state.into(),
+        slots: 1,
+        stop: None,
+    }))
 }
 
 /// A worker in this process.

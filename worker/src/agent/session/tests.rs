@@ -33,7 +33,14 @@ fn subtask(index: u32) -> SubtaskId {
 
 fn deploy() -> Command {
     let placement = Placement::default();
-    Command::Deploy(Box::new(Deploy { plan: vec![], placement, restore: None, state: String::new(), slots: 1, stop: None }))
+    Command::Deploy(Box::new(Deploy {
+        plan: vec![],
+        placement,
+        restore: None,
+        state: String::new(),
+        slots: 1,
+        stop: None,
+    }))
 }
 
 fn acked(epoch: u64, index: u32) -> rpc::Event {

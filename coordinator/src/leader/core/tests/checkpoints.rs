@@ -229,7 +229,8 @@ fn region_that_restarts_while_the_job_stops_is_stopped_again() {
     cluster.pass(2_000);
     assert!(cluster.lines("stop, drain true 0#3").len() == 2, "{:#?}", cluster.said);
     // Windows may have fired for what was read before the stop: not a row may follow.
-    let stops = cluster.workers.values().flat_map(|worker| &worker.held).map(|(id, (_, deploy))| (id.region, deploy.stop));
+    let stops =
+        cluster.workers.values().flat_map(|worker| &worker.held).map(|(id, (_, deploy))| (id.region, deploy.stop));
     assert!(stops.into_iter().all(|(region, stop)| stop == (region == COUNTS).then_some(true)));
     assert_eq!(cluster.job("j").state, JobState::Stopping);
     cluster.ends(COUNTS);
