@@ -97,7 +97,12 @@ impl Wiring {
     }
 
     pub fn handle(&self, root: SubtaskId, outlets: Vec<Arc<Outlet>>) -> Handle {
-        Handle { gate: self.senders[&root].clone(), outlets }
+        let gate = self.senders[&root].clone();
+        for outlet in &outlets {
+            let gate = gate.clone();
+            outlet.on_break(Box::new(move |error| gate.fail(error)));
+        }
+        Handle { gate, outlets }
     }
 
     /// For each channel of a root's gate: the input that it feeds, and what there is to know if it comes from elsewhere.

@@ -203,6 +203,13 @@ impl<C> Sender<C> {
         self.shared.readable.notify_one();
     }
 
+    /// What the task depends on is broken: the first word of that is what it fails with.
+    pub fn fail(&self, error: Error) {
+        let mut state = self.shared.lock();
+        state.failed.get_or_insert(error);
+        self.shared.wake(&mut state);
+    }
+
     /// The last message for the task. From here on the gate is closed: whoever waits to send is told so, and the task,
     /// should it be deep in work of its own, finds [`Gate::left`] set.
     pub fn leave(&self, message: C) {

@@ -14,7 +14,7 @@ use arrow_array::RecordBatch;
 use ef_proto::wire::generated::exchange::frame::Body;
 use ef_proto::wire::generated::exchange::{self as wire, Data, Nothing};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 
@@ -37,7 +37,11 @@ pub struct Outlet {
     writable: Condvar,
     left: Notify,
     credit_bytes: u64,
+    on_break: OnceLock<OnBreak>,
 }
+
+/// Takes word of a broken channel to a task that sends nothing any more.
+pub type OnBreak = Box<dyn Fn(Error) + Send + Sync>;
 
 struct State {
     phase: Phase,
@@ -131,6 +135,7 @@ impl Outlet {
             writable: Condvar::new(),
             left: Notify::new(),
             credit_bytes: credit_bytes as u64,
+            on_break: OnceLock::new(),
         })
     }
 
@@ -211,18 +216,31 @@ impl Outlet {
         self.conclude(Phase::Closed);
     }
 
+    /// A task that has sent its end waits for nothing but messages; what it has sent may not have arrived, though.
     pub(super) fn fail(&self, error: Error) {
-        self.conclude(Phase::Broken(error));
+        let before = self.conclude(Phase::Broken(error.clone()));
+        if let (Phase::Ended, Some(on_break)) = (before, self.on_break.get()) {
+            on_break(error);
+        }
     }
 
-    fn conclude(&self, phase: Phase) {
+    /// Called when the channel breaks after the task's end. To be set before the task runs.
+    pub fn on_break(&self, tell: OnBreak) {
+        let first = self.on_break.set(tell).is_ok();
+        debug_assert!(first, "one task sends");
+    }
+
+    /// The phase before.
+    fn conclude(&self, phase: Phase) -> Phase {
         let mut state = self.lock();
         state.frames.clear();
+        let before = state.phase.clone();
         if state.phase == Phase::Open {
             state.phase = phase;
         }
         self.writable.notify_all();
         wake(state);
+        before
     }
 
     /// Our task needs the channel no more.

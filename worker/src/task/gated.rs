@@ -4,6 +4,7 @@ use super::node::{Node, failed};
 use super::source::snapshot_into;
 use super::{Clock, Control, Events, Exit, TaskEvent};
 use crate::barrier::{Alignment, Step};
+use crate::error::Error;
 use crate::exchange::{Gate, Received};
 use crate::frame::{Barrier, Frame};
 use crate::time::{Change, Merge};
@@ -187,6 +188,7 @@ pub(super) fn finish(
     }
     linger(gate, answered, &mut |act| match act {
         Linger::Control(message) => root.visit(&mut |node| control(node, &message, events)),
+        Linger::Failed(error) => Err(failed(root.subtask, &root.name, error)),
         Linger::Snapshot(epoch) => {
             let mut nodes = Vec::new();
             root.visit(&mut |node| snapshot_into(node, epoch, &mut nodes))?;
@@ -198,6 +200,7 @@ pub(super) fn finish(
 pub(super) enum Linger {
     Control(Control),
     Snapshot(Epoch),
+    Failed(Error),
 }
 
 /// The loop of a task that has ended.
@@ -224,8 +227,9 @@ pub(super) fn linger(
                 act(Linger::Control(Control::Abort(epoch)))
             }
             Received::Control(message) => act(Linger::Control(message)),
-            // Nothing can break any more: all inputs have ended.
-            Received::Timeout | Received::Frame(..) | Received::Failed(_) => Ok(()),
+            // All inputs have ended; but those below may not have had our end.
+            Received::Failed(error) => act(Linger::Failed(error)),
+            Received::Timeout | Received::Frame(..) => Ok(()),
         };
         if let Err(exit) = step {
             return exit;

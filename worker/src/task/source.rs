@@ -242,6 +242,7 @@ impl SourceTask {
         let SourceTask { subtask, name, source, mut outputs, gate, events, .. } = self;
         linger(&gate, answered, &mut |act| match act {
             Linger::Control(message) => below(&mut outputs, &message, &events),
+            Linger::Failed(error) => Err(failed(subtask, &name, error)),
             Linger::Snapshot(epoch) => {
                 let blob = source.position().map_err(|e| failed(subtask, &name, e))?;
                 let mut nodes = vec![NodeSnapshot { subtask, blob, staged: None }];

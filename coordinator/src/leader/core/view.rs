@@ -81,7 +81,7 @@ impl Core {
         let checkpoints = CheckpointCounts {
             completed: job.completed,
             failed: run.map_or(0, |run| run.failed),
-            in_flight: run.and_then(|run| run.machine.in_flight()).map_or(0, |epoch| epoch.0),
+            in_flight: run.is_some_and(|run| run.machine.in_flight().is_some()).into(),
         };
         let events = job.events.iter().rev().take(RECENT).rev().map(event).collect();
         Ok(JobDescription {

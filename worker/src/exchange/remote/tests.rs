@@ -408,6 +408,24 @@ fn peer_that_starts_late_is_reached_and_one_that_never_does_is_named() {
     assert!(reason.contains("cannot connect to 127.0.0.1:") && reason.contains("refused"), "{reason}");
 }
 
+/// Nobody would ever miss a channel that was never there, and the sender has nothing to send any more.
+#[test]
+fn task_hears_of_a_channel_that_breaks_after_its_end() {
+    let mut two = two();
+    {
+        let _inside = two.runtime.enter();
+        let hasty = Timing { connect: Duration::from_millis(200), ..timing() };
+        two.sender = Exchange::start_with(loopback(), hasty).expect("a free port");
+    }
+    let nobody = std::net::TcpListener::bind(loopback()).and_then(|listener| listener.local_addr()).expect("a port");
+    let remote = two.remote_by(nobody);
+    let gate = gate::<()>(0, 1);
+    let sender = gate.sender(0);
+    remote.outlet().on_break(Box::new(move |error| sender.fail(error)));
+    remote.send(Frame::End).expect("open");
+    assert!(failure(&gate).contains("cannot connect to 127.0.0.1:"));
+}
+
 #[test]
 fn deployment_that_is_over_ends_its_calls_and_its_gates_are_found_no_more() {
     let two = two();
