@@ -204,8 +204,9 @@ fn job_stops_when_nobody_reads_what_it_says() {
     let endless =
         BOUNDED.replace("'fields.n.end' = '1000'", "'fields.n.end' = '100000000', 'rows-per-second' = '1000'");
     for (signal, state) in [(libc::SIGTERM, "terminated"), (libc::SIGHUP, "hung-up")] {
-        let mut running =
-            Run::sql(work, &endless).args(&["--state-dir", state]).unheard().start().expect("efctl starts");
+        // Neither does anybody read its log, which has much to say.
+        let run = Run::sql(work, &endless).args(&["--state-dir", state]).env("RUST_LOG", "trace");
+        let mut running = run.unheard().start().expect("efctl starts");
         // Its handlers are in place before it touches the disk.
         running.until(|| work.join(state).exists()).expect("it starts");
         running.signal(signal);

@@ -6,6 +6,7 @@ use clap::Parser;
 use ef_coordinator::leader::{Config, Leader, Options};
 use ef_coordinator::{api, raft};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +58,9 @@ fn duration(text: &str) -> Result<u64, String> {
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What cannot be written is let go: by default the library says so on standard error, and panics if it cannot.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.log_internal_errors(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -70,7 +73,8 @@ fn main() -> std::process::ExitCode {
     match ended {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Nobody may be listening any more.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             std::process::ExitCode::FAILURE
         }
     }
@@ -115,7 +119,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let mut leading = tokio::spawn(leader.run(until(stopped.clone())));
     let mut serving = tokio::spawn(api::serve(listener, http, handle, until(stopped)));
-    println!("{ready}");
+    let _ = writeln!(std::io::stdout(), "{ready}").and_then(|()| std::io::stdout().flush());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = tokio::select! {

@@ -115,7 +115,8 @@ fn main() -> ExitCode {
 /// To standard error by RUST_LOG, information and above unless it says otherwise; and to the coordinator.
 fn start_log(logs: Logs) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let stderr = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    // What cannot be written is let go: by default the library says so on standard error, and panics if it cannot.
+    let stderr = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false).with_filter(filter);
     tracing_subscriber::registry().with(stderr).with(logs.with_filter(LevelFilter::INFO)).init();
 }
 

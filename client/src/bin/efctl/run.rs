@@ -77,8 +77,10 @@ pub fn run(args: Args) -> Exit {
 /// Warnings of the runtime go to stderr; RUST_LOG says otherwise.
 pub fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    // What cannot be written is let go: by default the library says so on standard error, and panics if it cannot.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Fails only if a log is set up already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 pub fn finish(ended: Result<Ended, String>, summary_json: Option<&std::path::Path>, quiet: bool) -> Exit {
