@@ -56,6 +56,9 @@ fn hot_items_over_two_workers_are_those_of_the_recording() {
             let log = std::fs::read_to_string(work.path().join(format!("logs/{worker}.err"))).expect("it has a log");
             assert!(log.contains(&format!("a deployment starts job={job}")), "{worker} ran nothing of it:\n{log}");
         }
+        // Shorter than the time between two heartbeats, and counted all the same.
+        let counted = || cluster.job(&job).is_some_and(|row| row["rows_in"] == 100_000);
+        assert!(wait::until(PATIENCE, counted), "{:#}", cluster.job(&job).unwrap_or_default());
         ran += 1;
     }
     shared::say(&format!("recorded cases: {ran} ran (auction query over two workers)"));

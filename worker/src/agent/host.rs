@@ -370,7 +370,10 @@ impl<'a> Run<'a> {
 
     fn drop_agent(&mut self, id: &DeploymentId) {
         // None: it was lost, and dropped then.
-        if self.agents.remove(id).is_some() {
+        if self.agents.contains_key(id) {
+            // Its last figures: a job may be shorter than the time between two heartbeats.
+            self.heartbeat();
+            self.agents.remove(id);
             tracing::info!(job = %id.job, region = id.region, incarnation = %id.incarnation, "a deployment has gone");
         }
     }

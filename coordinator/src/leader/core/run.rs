@@ -166,6 +166,16 @@ impl Run {
         sinks(&self.plan).into_iter().filter(|subtask| here(subtask.operator)).collect()
     }
 
+    /// Whether figures of a subtask are those to show: of what is deployed, or, when the job has ended, of what was last.
+    pub fn counts(&self, load: &SubtaskLoad) -> bool {
+        let region = self.regions.get(load.deployment.region as usize);
+        let known = self.loads.get(&load.subtask).map(|known| known.deployment.incarnation);
+        region.is_some_and(|region| match &region.deployment {
+            Some(deployment) => *deployment == load.deployment,
+            None => self.ending && known.is_none_or(|known| known <= load.deployment.incarnation),
+        })
+    }
+
     /// (from sources, to sinks), since the deployments.
     pub fn rows(&self) -> (u64, u64) {
         let sum = |wanted: fn(&OperatorKind) -> bool| {

@@ -197,7 +197,9 @@ impl Core {
         let elapsed = now.saturating_sub(known.loaded_ms).max(1);
         known.rows_in_per_second = rows(&load).saturating_sub(rows(&known.load)) * 1000 / elapsed;
         for subtask in &load.subtasks {
-            if let Some(run) = self.runs.get_mut(&subtask.deployment.job) {
+            if let Some(run) = self.runs.get_mut(&subtask.deployment.job)
+                && run.counts(subtask)
+            {
                 run.loads.insert(subtask.subtask, subtask.clone());
             }
         }
