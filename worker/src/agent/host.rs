@@ -308,8 +308,12 @@ impl<'a> Run<'a> {
         self.step(session::Event::Tick).await;
     }
 
-    /// A stream without room gets no heartbeat now, and one with newer numbers later.
+    /// A stream without room gets no heartbeat now, and one with newer numbers later. Before the Welcome there is none: the
+    /// first word on a stream is the Hello.
     fn heartbeat(&mut self) {
+        if self.heartbeat_at.is_none() {
+            return;
+        }
         let Some(reports) = self.line.as_ref().map(|line| line.reports.clone()) else { return };
         let Ok(room) = reports.try_reserve() else { return };
         room.send((&Report::Heartbeat(self.load())).into());
