@@ -39,6 +39,7 @@ enum What {
         last: Option<Epoch>,
         retained: Vec<Manifest>,
         garbage: Option<VecDeque<String>>,
+        deleted: usize,
     },
     Copy(Box<Copy>),
 }
@@ -67,11 +68,12 @@ impl World {
             Effect::Load { job, epoch } => What::Load { job, epoch },
             Effect::Sweep { job, kept, last_completed } => {
                 if !self.coordinator.sweeping.insert(job.clone()) {
-                    return;
+                    let result = Err(Error::new(Code::Conflict, "another sweep of the job is under way"));
+                    return self.step_core(rules::Event::Swept { job, result });
                 }
                 note!(self, "sweep of {job}: all but {kept:?}, {last_completed:?}");
                 let (to_read, retained) = (kept.into(), Vec::new());
-                What::Sweep { job, to_read, last: last_completed, retained, garbage: None }
+                What::Sweep { job, to_read, last: last_completed, retained, garbage: None, deleted: 0 }
             }
             Effect::Copy { savepoint, job, epoch, path } => What::Copy(Box::new(Copy {
                 whose: Whose::Savepoint(savepoint),
@@ -96,14 +98,15 @@ impl World {
                 object: Object::Manifest(manifest.encode()),
             },
             What::Load { job, epoch } => Op::Get { path: format!("{}{}", root("state", job), path::manifest(*epoch)) },
-            What::Sweep { job, to_read, garbage, .. } => match (to_read.front(), garbage) {
+            What::Sweep { job, to_read, garbage, deleted, .. } => match (to_read.front(), garbage) {
                 (Some(epoch), _) => Op::Get { path: format!("{}{}", root("state", job), path::manifest(*epoch)) },
                 (None, None) => Op::List { prefix: root("state", job) },
                 (None, Some(garbage)) => match garbage.front() {
                     Some(name) => Op::Delete { path: format!("{}{name}", root("state", job)) },
                     None => {
+                        let swept = rules::Event::Swept { job: job.clone(), result: Ok(*deleted) };
                         self.coordinator.sweeping.remove(job);
-                        return;
+                        return self.step_core(swept);
                     }
                 },
             },
@@ -151,15 +154,17 @@ impl World {
                 let result = answered.map(manifest).map(Arc::new).map_err(|trouble| error(&trouble));
                 self.step_core(rules::Event::Loaded { job, epoch, result });
             }
-            What::Sweep { job, to_read, last, retained, garbage } => {
-                let sweep = What::Sweep { job: job.clone(), to_read, last, retained, garbage };
+            What::Sweep { job, to_read, last, retained, garbage, deleted } => {
+                let sweep = What::Sweep { job: job.clone(), to_read, last, retained, garbage, deleted };
                 match answered {
                     Ok(answer) => {
                         let what = self.swept(sweep, answer);
                         self.go_on(Work { what, tries: 0 });
                     }
-                    // Left to the next one.
-                    Err(_) => drop(self.coordinator.sweeping.remove(&job)),
+                    Err(trouble) => {
+                        self.coordinator.sweeping.remove(&job);
+                        self.step_core(rules::Event::Swept { job, result: Err(error(&trouble)) });
+                    }
                 }
             }
             What::Copy(copy) => self.copied(*copy, answered.map_err(|trouble| (error(&trouble), trouble))),
@@ -167,16 +172,19 @@ impl World {
     }
 
     fn swept(&mut self, sweep: What, answer: Answer) -> What {
-        let What::Sweep { job, mut to_read, last, mut retained, mut garbage } = sweep else { return sweep };
+        let What::Sweep { job, mut to_read, last, mut retained, mut garbage, mut deleted } = sweep else { return sweep };
         match answer {
             Answer::Object(_) => {
                 retained.push(manifest(answer));
                 to_read.pop_front();
             }
             Answer::Names(names) => garbage = Some(self.garbage(&retained, names, last)),
-            Answer::Done => drop(garbage.as_mut().and_then(VecDeque::pop_front)),
+            Answer::Done => {
+                garbage.as_mut().and_then(VecDeque::pop_front);
+                deleted += 1;
+            }
         }
-        What::Sweep { job, to_read, last, retained, garbage }
+        What::Sweep { job, to_read, last, retained, garbage, deleted }
     }
 
     fn garbage(&mut self, retained: &[Manifest], names: Vec<String>, last: Option<Epoch>) -> VecDeque<String> {

@@ -211,11 +211,12 @@ impl Leader {
             }
             Effect::Sweep { job, kept, last_completed } => {
                 let (stores, place) = (self.stores.clone(), self.place(&job));
-                tokio::spawn(async move {
-                    let swept = async { stores.sweep(&job, place?, &kept, last_completed).await }.await;
-                    if let Err(error) = swept {
+                self.beside(async move {
+                    let result = async { stores.sweep(&job, place?, &kept, last_completed).await }.await;
+                    if let Err(error) = &result {
                         tracing::warn!(job = %job, %error, "old checkpoints are not cleaned up yet");
                     }
+                    Event::Swept { job, result }
                 });
             }
             Effect::Copy { savepoint, job, epoch, path } => {

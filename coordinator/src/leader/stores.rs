@@ -3,7 +3,7 @@
 use crate::manifests::Manifests;
 use crate::manifests::savepoint::{self, About};
 use ef_proto::checkpoint::Manifest;
-use ef_proto::error::Error;
+use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, JobId};
 use ef_proto::plan::Plan;
 use ef_store::{Location, Options, Patience, Root};
@@ -77,24 +77,38 @@ impl Stores {
         Ok(())
     }
 
-    /// Deletes what no kept checkpoint needs. One sweep of a job at a time; a second is left to the next time.
-    pub async fn sweep(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Option<Epoch>) -> Result<()> {
+    /// Deletes what no kept checkpoint needs, and tells how many objects. One sweep of a job at a time; a second is left to
+    /// the next time.
+    pub async fn sweep(
+        &self,
+        job: &JobId,
+        place: Place,
+        kept: &[Epoch],
+        last_completed: Option<Epoch>,
+    ) -> Result<usize> {
         if !lock(&self.sweeping).insert(job.clone()) {
-            return Ok(());
+            return Err(Error::new(Code::Conflict, "another sweep of the job is under way"));
         }
         let swept = self.sweep_now(job, place, kept, last_completed).await;
         lock(&self.sweeping).remove(job);
         swept
     }
 
-    async fn sweep_now(&self, job: &JobId, place: Place, kept: &[Epoch], last_completed: Option<Epoch>) -> Result<()> {
+    async fn sweep_now(
+        &self,
+        job: &JobId,
+        place: Place,
+        kept: &[Epoch],
+        last_completed: Option<Epoch>,
+    ) -> Result<usize> {
         let manifests = self.job(job, place).await?;
         let mut retained: Vec<Manifest> = Vec::new();
         for epoch in kept {
             // One that does not read back stops the sweep: its files may be the ones that would go.
             retained.push(manifests.get(*epoch).await?);
         }
-        manifests.sweep(&retained, last_completed).await.map(drop)
+        let gone = manifests.sweep(&retained, last_completed).await?;
+        Ok(gone.manifests.len() + gone.files.len())
     }
 
     pub async fn copy_savepoint(

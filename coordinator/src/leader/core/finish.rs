@@ -244,7 +244,7 @@ impl Core {
 
     pub(super) fn sweep_if_due(&mut self, job: &JobId, now: u64) {
         let Some(run) = self.runs.get_mut(job) else { return };
-        if !run.sweep.wanted || now.saturating_sub(run.sweep.last_ms) < SWEEP_MS {
+        if !run.sweep.wanted || run.sweep.under_way || now.saturating_sub(run.sweep.last_ms) < SWEEP_MS {
             return;
         }
         run.sweep.wanted = false;
@@ -259,7 +259,32 @@ impl Core {
             return;
         }
         let kept = self.meta.kept(id).into_iter().collect();
+        if let Some(run) = self.runs.get_mut(id) {
+            run.sweep.under_way = true;
+        }
         self.out.push(Effect::Sweep { job: id.clone(), kept, last_completed });
+    }
+
+    /// A store that was away is swept again when it may be back. So is that of an ended job in which there was something:
+    /// late uploads of its last attempts may follow, and no checkpoint will come whose sweep takes them along.
+    pub(super) fn swept(&mut self, job: JobId, result: &Result<usize, Error>, now: u64) {
+        let ended = self.meta.jobs.get(&job).is_some_and(|job| job.state.has_ended());
+        let again = match result {
+            Ok(deleted) => ended && *deleted > 0,
+            Err(_) => true,
+        };
+        match self.runs.get_mut(&job) {
+            Some(run) => {
+                run.sweep.under_way = false;
+                run.sweep.wanted |= again;
+            }
+            None if ended && again => {
+                self.unswept.insert(job);
+                // Not at the pace at which those go that nobody has tried yet.
+                self.swept_ms = now + SWEEP_MS;
+            }
+            None => {}
+        }
     }
 
     /// One job at a time: there may be hundreds.

@@ -114,6 +114,11 @@ pub enum Event {
         epoch: Epoch,
         result: Result<Arc<Manifest>, Error>,
     },
+    /// A sweep has ended; how many objects it deleted.
+    Swept {
+        job: JobId,
+        result: Result<usize, Error>,
+    },
     Copied {
         savepoint: String,
         result: Result<u64, Error>,
@@ -163,7 +168,7 @@ pub enum Effect {
         job: JobId,
         epoch: Epoch,
     },
-    /// Delete what no kept checkpoint needs; not answered, and repeated from time to time.
+    /// Delete what no kept checkpoint needs; answered by `Swept`.
     Sweep {
         job: JobId,
         kept: Vec<Epoch>,
@@ -283,6 +288,7 @@ impl Core {
             Event::Replanned { id, job, dry_run, replan } => self.replanned(id, &job, dry_run, *replan, now),
             Event::Stored { job, epoch, result } => self.stored(&job, epoch, result, now),
             Event::Loaded { job, epoch, result } => self.loaded(&job, epoch, result, now),
+            Event::Swept { job, result } => self.swept(job, &result, now),
             Event::Copied { savepoint, result } => self.copied(savepoint, result, now),
             Event::Disposed { id, savepoint, result } => self.disposed(id, savepoint, result, now),
         }

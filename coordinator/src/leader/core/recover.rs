@@ -79,7 +79,7 @@ impl Core {
             history: VecDeque::new(),
             failed: 0,
             loads: BTreeMap::new(),
-            sweep: Sweep { wanted: newest > Epoch(0), last_ms: 0 },
+            sweep: Sweep { wanted: newest > Epoch(0), ..Sweep::default() },
             rates: Rates::default(),
         };
         self.runs.insert(id.clone(), run);
@@ -416,7 +416,7 @@ impl Core {
         if let Some(run) = self.runs.get_mut(job) {
             run.ending = true;
             // Not at once: uploads of its last attempts may still be on their way.
-            run.sweep = Sweep { wanted: true, last_ms: now };
+            (run.sweep.wanted, run.sweep.last_ms) = (true, now);
             for region in &mut run.regions {
                 region.phase = RegionPhase::Waiting { from_ms: u64::MAX };
                 region.deployment = None;

@@ -69,6 +69,7 @@ pub struct Rates {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep {
     pub wanted: bool,
+    pub under_way: bool,
     pub last_ms: u64,
 }
 

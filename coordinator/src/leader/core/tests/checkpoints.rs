@@ -268,6 +268,26 @@ fn old_objects_are_swept_after_a_retirement_and_what_a_savepoint_is_copied_from_
 }
 
 #[test]
+fn ended_job_is_swept_until_there_is_nothing_left_also_if_the_store_was_away() {
+    let mut cluster = two_workers();
+    cluster.pass(1_000);
+    let cancel = ef_proto::wire::generated::control::CancelJobRequest { job: "j".into(), dry_run: false };
+    cluster.ask(Request::CancelJob(cancel));
+    cluster.forget();
+    cluster.sweeps = [None, Some(3), Some(0)].into();
+    cluster.pass(60_000);
+    let swept = cluster.lines("sweep all but");
+    assert_eq!(swept.len(), 3, "once in vain, once with late uploads, once without: {swept:?}");
+    // So does the next leader, that has not seen its end.
+    cluster.forget();
+    cluster.sweeps = [None, Some(3), Some(0)].into();
+    cluster.restart_leader();
+    cluster.pass(60_000);
+    let swept = cluster.lines("sweep all but");
+    assert_eq!(swept.len(), 3, "{swept:?}");
+}
+
+#[test]
 fn acks_of_tasks_that_do_not_run_yet_are_not_waited_for_while_a_region_restarts() {
     let mut cluster = two_workers();
     cluster.worker("w1").runs = false;

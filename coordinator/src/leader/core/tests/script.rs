@@ -74,6 +74,8 @@ pub struct Cluster {
     log_stands_still: bool,
     proposed: VecDeque<(ProposalId, Command)>,
     store_stands_still: bool,
+    /// How many objects the next sweeps delete; None: the store is away. None left: nothing to delete.
+    pub sweeps: VecDeque<Option<usize>>,
     puts: VecDeque<(JobId, Arc<Manifest>)>,
     pub store: BTreeMap<(JobId, Epoch), Arc<Manifest>>,
     pub workers: BTreeMap<&'static str, Worker>,
@@ -109,6 +111,7 @@ impl Cluster {
             log_stands_still: false,
             proposed: VecDeque::new(),
             store_stands_still: false,
+            sweeps: VecDeque::new(),
             puts: VecDeque::new(),
             store: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -182,10 +185,13 @@ impl Cluster {
                 let result = found.ok_or_else(|| Error::new(Code::NotFound, "no such manifest"));
                 events.push_back(Event::Loaded { job, epoch, result });
             }
-            Effect::Sweep { kept, last_completed, .. } => {
+            Effect::Sweep { job, kept, last_completed } => {
                 let kept: Vec<u64> = kept.iter().map(|epoch| epoch.0).collect();
                 let last = last_completed.map_or("the end".to_string(), |epoch| epoch.to_string());
                 self.said.push(format!("sweep all but {kept:?} up to {last}"));
+                let away = || Err(Error::new(Code::Unavailable, "the store is away"));
+                let result = self.sweeps.pop_front().unwrap_or(Some(0)).map_or_else(away, Ok);
+                events.push_back(Event::Swept { job, result });
             }
             Effect::Copy { savepoint, epoch, .. } => {
                 self.copies.push((savepoint.clone(), epoch));
