@@ -123,6 +123,9 @@ pub fn deliver(source: &plan::Source) -> Vec<RecordBatch> {
         operator: ef_proto::ids::OperatorId(0),
         incarnation: 1,
         now_ms: 0,
+        secrets: Default::default(),
+        scratch: Default::default(),
+        durable: None,
     };
     let mut source = connector::source(source, &place, &[], Box::new(|| 0)).unwrap_or_else(|e| panic!("{e}"));
     let mut batches = Vec::new();

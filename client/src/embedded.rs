@@ -21,6 +21,7 @@ use ef_worker::config::{self, Bugs, WorkerConfig};
 use ef_worker::metrics::{Metered, Role};
 use ef_worker::model::Inspector;
 use ef_worker::resources;
+use ef_worker::secrets::Secrets;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -57,6 +58,8 @@ pub struct RunOptions {
     pub resume: Resume,
     /// None: `SET 'worker.memory'`, or half of the machine's memory up to 4 GiB.
     pub memory_bytes: Option<u64>,
+    /// None: what EDGEFLOW_SECRETS_DIR names.
+    pub secrets_dir: Option<PathBuf>,
     /// Negative control of the tests.
     pub commit_early: bool,
 }
@@ -134,6 +137,8 @@ const WORK_PREFIX: &str = ".edgeflow-work-";
 struct Directories {
     state: Location,
     work: PathBuf,
+    /// What connectors keep from one run to the next; beside the checkpoints, if these are in a directory.
+    durable: Option<PathBuf>,
     _temporary: tempfile::TempDir,
     /// Held while this process uses the state directory.
     _lock: Option<File>,
@@ -153,14 +158,15 @@ fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
                 .tempdir_in(&state)
                 .map_err(|e| format!("cannot write to the state directory {shown}: {e}"))?;
             let work = holder.path().to_path_buf();
-            Ok(Directories { state: Location::Directory(state), work, _temporary: holder, _lock: Some(lock) })
+            let durable = Some(state.join(".edgeflow-durable"));
+            Ok(Directories { state: Location::Directory(state), work, durable, _temporary: holder, _lock: Some(lock) })
         }
         elsewhere => {
             let holder = tempfile::Builder::new().prefix("edgeflow-").tempdir().map_err(temporary)?;
             let work = holder.path().join("work");
             std::fs::create_dir_all(&work).map_err(temporary)?;
             let state = elsewhere.unwrap_or_else(|| Location::Directory(holder.path().join("state")));
-            Ok(Directories { state, work, _temporary: holder, _lock: None })
+            Ok(Directories { state, work, durable: None, _temporary: holder, _lock: None })
         }
     }
 }
@@ -213,7 +219,7 @@ fn sweep_work_directories(state: &Path) {
 }
 
 async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<Ended, String> {
-    let RunOptions { plan, state_dir, resume, memory_bytes, commit_early } = options;
+    let RunOptions { plan, state_dir, resume, memory_bytes, secrets_dir, commit_early } = options;
     // First of all: a Ctrl-C while the job is being started is heard too.
     let (requests, requests_rx) = mpsc::channel(4);
     tokio::spawn(interrupts(requests)?);
@@ -249,7 +255,14 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         None => config::memory_bytes(None, resources::machine_memory_bytes()).map_err(|e| e.message)?,
     };
     let bugs = Bugs { commit_early, ..Bugs::default() };
-    let worker = WorkerConfig { memory_bytes: memory, slots: 1, work_dir: directories.work.clone(), bugs };
+    let worker = WorkerConfig {
+        memory_bytes: memory,
+        slots: 1,
+        work_dir: directories.work.clone(),
+        secrets: Secrets::given(secrets_dir),
+        durable_dir: directories.durable.clone(),
+        bugs,
+    };
     let root = manifests.root().clone();
     let time = clock.clone();
     let deployment = DeploymentId { job: id.clone(), region: 0, incarnation };

@@ -17,4 +17,5 @@ pub mod place;
 pub mod plan;
 pub mod rpc;
 pub mod schema;
+pub mod secret;
 pub mod wire;

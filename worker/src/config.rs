@@ -1,5 +1,6 @@
 //! What a worker is given to work with, and the checks of what a person gives it on the command line.
 
+use crate::secrets::Secrets;
 use ef_proto::error::Error;
 use ef_proto::ids::{JobId, SubtaskId};
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Scratch space of this process alone: live RocksDB directories, staged snapshots. Wiped at the start.
     pub work_dir: PathBuf,
+    pub secrets: Secrets,
+    /// What connectors keep across deployments and restarts of the process; None: it keeps nothing.
+    pub durable_dir: Option<PathBuf>,
     /// Negative controls of the tests.
     pub bugs: Bugs,
 }

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod operator;
 pub mod resources;
+pub mod secrets;
 pub mod state;
 pub mod task;
 pub mod time;

@@ -10,6 +10,7 @@ use ef_worker::clock::Clock;
 use ef_worker::config::{Bugs, Positions};
 use ef_worker::error::{Code, Context, Result};
 use ef_worker::exchange::Exchange;
+use ef_worker::secrets::Secrets;
 use ef_worker::{config, resources};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -64,6 +65,9 @@ struct Args {
     /// Where other workers reach it, if not at the address it listens at
     #[arg(long, value_name = "HOST:PORT")]
     data_address: Option<String>,
+    /// Where connectors find secrets, one a file (default: EDGEFLOW_SECRETS_DIR); then in variables EDGEFLOW_SECRET_<NAME>
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// Allow connections to other machines without encryption
     #[arg(long)]
     insecure: bool,
@@ -159,9 +163,10 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
             commit_early: args.test_commit_before_completion,
             skip_replay: args.test_skip_replay.then(Positions::default),
         };
+        let secrets = Secrets::given(args.secrets_dir);
         let time = clock.clone();
         let task_clock = Arc::new(move || time.now_ms());
-        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs, exchange, bugs };
+        let host = Host { home, identity, coordinators: args.coordinator, clock, task_clock, logs, exchange, secrets, bugs };
         host.run(&mut || say(&line), shutdown).await
     })?;
     // Uploads and downloads that nobody waits for any more.

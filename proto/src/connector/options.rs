@@ -2,6 +2,7 @@
 //! left over is an unknown option, reported with the names that come near it.
 
 use super::units;
+use crate::secret::Template;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
@@ -84,6 +85,31 @@ impl Options {
 
     pub fn memory_bytes(&mut self, key: &str) -> Result<Option<u64>, OptionError> {
         self.parsed(key, "a size like '64 kb', '128 mb', '1 gb'", units::parse_memory_bytes)
+    }
+
+    /// Text that may name secrets.
+    pub fn template(&mut self, key: &str) -> Result<Option<Template>, OptionError> {
+        let Some(text) = self.take(key) else { return Ok(None) };
+        let parsed = Template::parse(&text);
+        parsed.map(Some).map_err(|error| self.error(key, format!("option '{key}': {error}")))
+    }
+
+    /// A password or the like: by reference only. What was found is not repeated.
+    pub fn secret(&mut self, key: &str) -> Result<Option<Template>, OptionError> {
+        match self.template(key)? {
+            Some(template) if !template.is_reference() => {
+                let what = format!("option '{key}': found a secret in plain text, expected '${{secret:name}}'");
+                Err(self.error(key, what))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Takes every option whose key begins with `prefix`; the keys come without it.
+    pub fn with_prefix(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let keys: Vec<String> = self.left.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+        let found = keys.into_iter().filter_map(|key| Some((key[prefix.len()..].to_owned(), self.take(&key)?)));
+        found.collect()
     }
 
     /// Finds nothing left that nobody asked for.

@@ -1,7 +1,7 @@
 //! From a plan to running tasks: those that are placed here. Fuses operators, restores state, starts threads.
 
 use super::run::panicked;
-use super::scratch::scratch;
+use super::scratch::{self, scratch};
 use super::wiring::{Handle, Wiring, input_schemas, operator};
 use crate::config::{self, WorkerConfig};
 use crate::connector::{self, CommitPermit, Place};
@@ -217,6 +217,12 @@ impl<'a> Builder<'a> {
             operator: op.id,
             incarnation: self.with.id.incarnation.0,
             now_ms: (self.with.clock)(),
+            secrets: self.with.config.secrets.clone(),
+            scratch: self.held.scratch.path().join(format!("connector-{}-{index}", op.id)),
+            durable: self.with.config.durable_dir.as_ref().map(|directory| {
+                let job = scratch::job_name(&self.with.id.job.0);
+                directory.join(job).join(op.id.to_string())
+            }),
         }
     }
 

@@ -46,6 +46,11 @@ impl Home {
         Ok(Home { directory: directory.to_path_buf(), work, _lock: lock })
     }
 
+    /// Where connectors keep what outlives deployments and this process; made by whoever needs it.
+    pub fn durable(&self) -> PathBuf {
+        self.directory.join("durable")
+    }
+
     /// The id of the worker that lives here, made at its first start.
     pub fn id(&self) -> Result<WorkerId> {
         if let Some(id) = self.read("id")? {

@@ -14,6 +14,7 @@ use super::run::{Agent, Means};
 use super::session::{self, Action, Session};
 use crate::clock::Clock;
 use crate::config::{Bugs, WorkerConfig};
+use crate::secrets::Secrets;
 use crate::error::{Code, Error, Result};
 use crate::exchange::Exchange;
 use crate::metrics::Metered;
@@ -53,6 +54,7 @@ pub struct Host {
     pub logs: Logs,
     /// Listens at the identity's data address.
     pub exchange: Arc<Exchange>,
+    pub secrets: Secrets,
     pub bugs: Bugs,
 }
 
@@ -144,11 +146,13 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(host: Host, events: mpsc::Sender<AgentEvent>, ready: &'a mut (dyn FnMut() + Send)) -> Run<'a> {
-        let Host { home, identity, coordinators: _, clock, task_clock, logs, exchange, bugs } = host;
+        let Host { home, identity, coordinators: _, clock, task_clock, logs, exchange, secrets, bugs } = host;
         let config = WorkerConfig {
             memory_bytes: identity.memory_bytes,
             slots: identity.slots,
             work_dir: home.work.clone(),
+            secrets,
+            durable_dir: Some(home.durable()),
             bugs,
         };
         Run {

@@ -13,14 +13,18 @@ pub(super) fn scratch(work_dir: &Path, id: &DeploymentId) -> tempdir::Owned {
 }
 
 fn name(id: &DeploymentId) -> String {
-    let job = &id.job.0;
+    format!("{}-{}-{}", job_name(&id.job.0), id.region, id.incarnation)
+}
+
+/// A job's id as part of a path.
+pub(super) fn job_name(job: &str) -> String {
     let harmless = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let mut name: String = job.chars().take(NAME_CHARS_MAX).map(|c| if harmless(c) { c } else { '_' }).collect();
-    if name != *job {
+    if name != job {
         // Two names that look the same now are not.
         name = format!("{name}-{:08x}", crc32fast::hash(job.as_bytes()));
     }
-    format!("{name}-{}-{}", id.region, id.incarnation)
+    name
 }
 
 #[cfg(test)]

@@ -227,6 +227,9 @@ pub(super) mod tests {
             operator: OperatorId(1),
             incarnation: 1,
             now_ms: 5,
+            secrets: Default::default(),
+            scratch: Default::default(),
+            durable: None,
         }
     }
 

@@ -4,8 +4,10 @@
 //! traits are called from one task thread; a connector with async I/O runs it elsewhere behind a bounded queue.
 
 use crate::error::Result;
+use crate::secrets::Secrets;
 use arrow_array::RecordBatch;
 use ef_proto::ids::{Epoch, OperatorId};
+use std::path::PathBuf;
 
 mod blackhole;
 pub mod datagen;
@@ -37,6 +39,14 @@ pub struct Place {
     pub incarnation: u64,
     /// Milliseconds since the epoch when the task started.
     pub now_ms: i64,
+    /// Of this worker.
+    pub secrets: Secrets,
+    /// A directory for this subtask alone, on this worker; it is made by whoever needs it, and does not outlive the
+    /// deployment.
+    pub scratch: PathBuf,
+    /// A directory of this operator of this job on this worker, that outlives deployments and restarts of the worker: for
+    /// what was acknowledged to a device and is in no checkpoint yet. None: this process keeps nothing.
+    pub durable: Option<PathBuf>,
 }
 
 /// What a source has for the task.

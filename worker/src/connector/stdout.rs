@@ -241,6 +241,9 @@ pub(super) mod tests {
             operator: OperatorId(1),
             incarnation: 1,
             now_ms: 0,
+            secrets: Default::default(),
+            scratch: Default::default(),
+            durable: None,
         }
     }
 

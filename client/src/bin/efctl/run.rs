@@ -30,6 +30,9 @@ pub struct Args {
     /// Memory for state, as in 256mb (default: SET 'worker.memory', or half of the machine, 4 GiB at most)
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    /// Where connectors find secrets, one a file (default: EDGEFLOW_SECRETS_DIR); then in variables EDGEFLOW_SECRET_<NAME>
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// No live line and no summary table
     #[arg(short, long)]
     quiet: bool,
@@ -59,6 +62,7 @@ pub fn run(args: Args) -> Exit {
         state_dir: args.state_dir,
         resume,
         memory_bytes,
+        secrets_dir: args.secrets_dir,
         commit_early: std::env::var_os(TEST_COMMIT_EARLY).is_some(),
     };
     start_log();

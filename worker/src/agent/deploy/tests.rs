@@ -99,6 +99,8 @@ fn agent(work_dir: &std::path::Path, exchange: Option<Arc<Exchange>>) -> AgentHa
         memory_bytes: 1 << 28,
         slots: 2,
         work_dir: work_dir.into(),
+        secrets: Default::default(),
+        durable_dir: None,
         bugs: crate::config::Bugs::default(),
     };
     let root = Root::open(&Location::Memory, &Options::default(), Patience::Full).expect("memory only");

@@ -19,6 +19,8 @@ fn start(scratch: &Path) -> AgentHandle {
         memory_bytes: 64 << 20,
         slots: 1,
         work_dir: scratch.join("work"),
+        secrets: Default::default(),
+        durable_dir: None,
         bugs: crate::config::Bugs::default(),
     };
     let root = Root::open(&Location::Directory(scratch.join("state")), &Options::default(), Patience::Full);

@@ -69,6 +69,9 @@ impl Setup {
             operator: ef_proto::ids::OperatorId(0),
             incarnation: 0,
             now_ms: 0,
+            secrets: Default::default(),
+            scratch: Default::default(),
+            durable: None,
         };
         let clock = self.clock.clone();
         FilesystemSource::new(&source, &options, &place, restored, Box::new(move || clock.load(Ordering::Relaxed)))

@@ -29,6 +29,9 @@ fn place(index: u32, parallelism: u32, incarnation: u64) -> Place {
         operator: OperatorId(7),
         incarnation,
         now_ms: 0,
+        secrets: Default::default(),
+        scratch: Default::default(),
+        durable: None,
     }
 }
 
