@@ -26,7 +26,7 @@ impl Template {
     /// Any text; what stands in `${secret:…}` must be a name.
     pub fn parse(text: &str) -> Result<Template, TemplateError> {
         let template = Template(text.to_owned());
-        template.pieces(|_| Ok(()), |name| check_name(name))?;
+        template.pieces(|_| Ok(()), check_name)?;
         Ok(template)
     }
 

@@ -172,7 +172,9 @@ impl World {
     }
 
     fn swept(&mut self, sweep: What, answer: Answer) -> What {
-        let What::Sweep { job, mut to_read, last, mut retained, mut garbage, mut deleted } = sweep else { return sweep };
+        let What::Sweep { job, mut to_read, last, mut retained, mut garbage, mut deleted } = sweep else {
+            return sweep;
+        };
         match answer {
             Answer::Object(_) => {
                 retained.push(manifest(answer));

@@ -66,7 +66,14 @@ fn main() -> Result<()> {
         .transpose()?;
     let plan = embedded::plan(&text, &BTreeMap::new(), "bench", Some(args.parallelism)).map_err(anyhow::Error::msg)?;
     let before = usage();
-    let options = RunOptions { plan, state_dir: None, resume: Resume::Fresh, memory_bytes, secrets_dir: None, commit_early: false };
+    let options = RunOptions {
+        plan,
+        state_dir: None,
+        resume: Resume::Fresh,
+        memory_bytes,
+        secrets_dir: None,
+        commit_early: false,
+    };
     let ended = embedded::run(options, &mut |_| {}).map_err(anyhow::Error::msg)?;
     let after = usage();
     let summary = ended.summary;

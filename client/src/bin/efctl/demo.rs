@@ -64,7 +64,14 @@ pub fn run(args: Args) -> Exit {
     }
     tell(format_args!("{} readings of simulated pumps; alerts as the model raises them:", args.rows));
     start_log();
-    let options = RunOptions { plan, state_dir: None, resume: Resume::Fresh, memory_bytes: None, secrets_dir: None, commit_early: false };
+    let options = RunOptions {
+        plan,
+        state_dir: None,
+        resume: Resume::Fresh,
+        memory_bytes: None,
+        secrets_dir: None,
+        commit_early: false,
+    };
     let live = std::io::stderr().is_terminal();
     let ended = embedded::run(options, &mut |view| {
         if live {

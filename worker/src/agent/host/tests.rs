@@ -145,7 +145,17 @@ impl Worker {
         let clock = Arc::new(Clock::new());
         let logs = Logs::new(clock.clone());
         let exchange = crate::exchange::Exchange::start(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let host = Host { home, identity, coordinators, clock, task_clock, logs, exchange, secrets: Default::default(), bugs: Bugs::default() };
+        let host = Host {
+            home,
+            identity,
+            coordinators,
+            clock,
+            task_clock,
+            logs,
+            exchange,
+            secrets: Default::default(),
+            bugs: Bugs::default(),
+        };
         let (shutdown, told) = oneshot::channel();
         let (say, ready) = oneshot::channel();
         let mut say = Some(say);
