@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 const PROTO: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("place", &[]),
+    ("secret", &[]),
     ("schema", &["ids"]),
     ("keys", &["ids"]),
     ("function", &["ids", "schema"]),
     ("expr", &["ids", "schema", "keys", "function"]),
-    ("connector", &["ids", "place", "schema", "keys", "function", "expr"]),
+    ("connector", &["ids", "place", "secret", "schema", "keys", "function", "expr"]),
     ("plan", &["ids", "place", "schema", "keys", "function", "expr", "connector"]),
     ("error", &[]),
     ("checkpoint", &["ids", "schema", "keys", "expr", "connector", "plan", "error", "wire"]),
@@ -45,7 +46,8 @@ const COORDINATOR: &[(&str, &[&str])] = &[
 
 const WORKER: &[(&str, &[&str])] = &[
     ("error", &[]),
-    ("config", &["error"]),
+    ("secrets", &["error"]),
+    ("config", &["error", "secrets"]),
     ("clock", &[]),
     ("resources", &[]),
     ("metrics", &["error"]),
@@ -63,7 +65,10 @@ const WORKER: &[(&str, &[&str])] = &[
     ),
     (
         "connector",
-        &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"],
+        &[
+            "error", "secrets", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model",
+            "state",
+        ],
     ),
     (
         "exchange",
@@ -92,6 +97,7 @@ const WORKER: &[(&str, &[&str])] = &[
         "agent",
         &[
             "error",
+            "secrets",
             "config",
             "metrics",
             "frame",
