@@ -159,13 +159,9 @@ impl Manifests {
     /// many. `last_completed` is the newest epoch that `incarnation`, the running one, has completed.
     pub async fn retire(&self, epochs: &[Epoch], incarnation: Incarnation, last_completed: Epoch) -> Result<usize> {
         for epoch in epochs.iter().filter(|epoch| **epoch != last_completed) {
-            let name = path::manifest(*epoch);
-            self.root.delete(&name).await?;
-            if let Some(local) = &self.root.local {
-                // Only manifests are in there, and only this process writes them. It may be gone already.
-                local.join(&name).parent().map(std::fs::remove_dir);
-            }
+            self.delete_manifest(&path::manifest(*epoch)).await?;
         }
+        self.delete_half_written_manifests(|epoch| epoch <= last_completed).await?;
         let garbage = self.garbage(incarnation, last_completed).await?;
         for name in &garbage {
             self.root.delete(name).await?;
@@ -187,7 +183,35 @@ impl Manifests {
                 }
             }
         }
-        Ok(gc::garbage(&manifests, self.root.names("shared").await?, incarnation, last_completed))
+        Ok(gc::garbage(&manifests, self.state_files().await?, incarnation, last_completed))
+    }
+
+    /// With its directory, in which only manifests are; it may be gone already.
+    async fn delete_manifest(&self, name: &str) -> Result<()> {
+        self.root.delete(name).await?;
+        if let Some(local) = &self.root.local {
+            // If something else is in it, it stays.
+            local.join(name).parent().map(std::fs::remove_dir);
+        }
+        Ok(())
+    }
+
+    /// Of epochs that no put can be under way of.
+    async fn delete_half_written_manifests(&self, past: impl Fn(Epoch) -> bool) -> Result<()> {
+        for name in self.root.half_written("chk").await? {
+            let epoch = name.rsplit_once('#').and_then(|(manifest, _)| path::manifest_epoch(manifest));
+            if epoch.is_some_and(&past) {
+                self.delete_manifest(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that could be garbage: also what an upload has left that was killed, which carries the epoch of its file.
+    async fn state_files(&self) -> Result<Vec<String>> {
+        let mut files = self.root.names("shared").await?;
+        files.extend(self.root.half_written("shared").await?);
+        Ok(files)
     }
 
     /// Create-only put; the same content twice is fine.

@@ -35,16 +35,12 @@ impl Manifests {
     /// completed by the next.
     pub async fn sweep(&self, retained: &[Manifest], last_completed: Option<Epoch>) -> Result<Garbage> {
         let on_disk = self.list().await?;
-        let objects = self.root.names("shared").await?;
+        let objects = self.state_files().await?;
         let garbage = gc::sweep(retained, objects, on_disk, last_completed);
         for epoch in &garbage.manifests {
-            let name = path::manifest(*epoch);
-            self.root.delete(&name).await?;
-            if let Some(local) = &self.root.local {
-                // Empty but for the manifest; if it is not, it stays.
-                local.join(&name).parent().map(std::fs::remove_dir);
-            }
+            self.delete_manifest(&path::manifest(*epoch)).await?;
         }
+        self.delete_half_written_manifests(|epoch| last_completed.is_none_or(|last| epoch <= last)).await?;
         for file in &garbage.files {
             self.root.delete(file).await?;
         }
@@ -56,6 +52,7 @@ impl Manifests {
 mod tests {
     use super::*;
     use crate::manifests::tests::{file, job, manifest, upload};
+    use ef_proto::ids::Incarnation;
     use ef_store::{Location, Options, Patience};
 
     async fn state(location: &Location) -> Root {
@@ -103,5 +100,34 @@ mod tests {
         assert_eq!(manifests.list().await, Ok(vec![Epoch(3), Epoch(4)]), "4 may be about to be recorded");
         assert!(!scratch.path().join("jobs/main/chk/00000000000000000001").exists());
         assert_eq!(manifests.sweep(&[third], Some(Epoch(3))).await, Ok(Garbage::default()));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_put_has_left_goes_once_no_put_of_its_epoch_can_be_under_way() {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let state = state(&Location::Directory(scratch.path().into())).await;
+        let manifests = Manifests::open_shared(&state, job()).expect("no lock");
+        let root = scratch.path().join("jobs/main");
+        let newest = manifest(3, 1, []);
+        manifests.put_recorded(&newest).await.expect("puts");
+        let left = [2, 3, 4].map(|epoch| [file(1, epoch, "a.sst").path + "#1", path::manifest(Epoch(epoch)) + "#12"]);
+        for path in left.iter().flatten().map(|path| root.join(path)) {
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("writable");
+            std::fs::write(path, "hal").expect("writable");
+        }
+        let there = || left.each_ref().map(|paths| paths.each_ref().map(|path| root.join(path).exists()));
+        let gone = manifests.sweep(std::slice::from_ref(&newest), Some(Epoch(3))).await.expect("sweeps");
+        assert_eq!(gone.files.len(), 2, "{gone:?}");
+        assert_eq!(there(), [[false; 2], [false; 2], [true; 2]], "of 4 a put may be under way");
+        assert!(!root.join("chk/00000000000000000002").exists());
+        // Of a job that has ended nothing is.
+        manifests.sweep(std::slice::from_ref(&newest), None).await.expect("sweeps");
+        assert_eq!(there(), [[false; 2]; 3]);
+        assert_eq!(manifests.get(Epoch(3)).await, Ok(newest));
+        // A lone job does the same.
+        std::fs::create_dir_all(root.join(&left[0][0]).parent().expect("it has one")).expect("writable");
+        std::fs::write(root.join(&left[0][0]), "hal").expect("writable");
+        assert_eq!(manifests.retire(&[], Incarnation(1), Epoch(3)).await, Ok(1));
+        assert_eq!(there(), [[false; 2]; 3]);
     }
 }

@@ -223,9 +223,17 @@ impl Root {
         self.store.get(&object).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
-    /// Deletes an object; it may be gone already.
+    /// Deletes an object, or what [`Root::half_written`] gave; it may be gone already.
     pub async fn delete(&self, path: &str) -> Result<()> {
         let object = self.object(path);
+        if let Some(local) = self.local.as_ref().filter(|_| is_half_written(path)) {
+            return match std::fs::remove_file(local.join(path)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::new(Code::Unavailable, format!("cannot delete `{path}`: {e}")))
+                }
+                _ => Ok(()),
+            };
+        }
         match self.store.delete(&object).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(unavailable(&format!("cannot delete `{object}`"), &e)),
@@ -240,6 +248,26 @@ impl Root {
         objects.try_collect().await.map_err(|e| unavailable(&format!("cannot list `{below}`"), &e))
     }
 
+    /// Paths of what puts that were killed have left in `directory`, itself included. Only a directory keeps such, and it is no
+    /// object: [`Root::names`] does not show it. A put that is under way has one, too.
+    pub async fn half_written(&self, directory: &str) -> Result<Vec<String>> {
+        let Some(local) = self.local.clone() else { return Ok(Vec::new()) };
+        let folder = local.join(directory);
+        let walked = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            walk(&folder, &mut |file| {
+                if let Some(path) = file.strip_prefix(&local).ok().and_then(Path::to_str)
+                    && is_half_written(path)
+                {
+                    found.push(path.to_owned());
+                }
+            })
+            .map(|()| found)
+        });
+        let walked = walked.await.map_err(|e| Error::new(Code::Internal, format!("a listing has ended: {e}")))?;
+        walked.map_err(|e| Error::new(Code::Unavailable, format!("cannot list `{directory}`: {e}")))
+    }
+
     /// Names of what looks like a directory in `directory`, sorted.
     pub async fn directories(&self, directory: &str) -> Result<Vec<String>> {
         let below = self.object(directory);
@@ -250,6 +278,30 @@ impl Root {
         names.sort();
         Ok(names)
     }
+}
+
+/// `LocalFileSystem` writes `name#1` and renames it; in names of objects `#` is escaped.
+fn is_half_written(path: &str) -> bool {
+    let number = path.rsplit_once('#').map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// All files below; what is deleted meanwhile is passed over.
+fn walk(folder: &Path, found: &mut impl FnMut(&Path)) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), found)?,
+            Ok(_) => found(&entry.path()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Creates a directory and those above it, so that a power loss does not take them away again.

@@ -125,6 +125,27 @@ async fn large_object_goes_up_in_parts_and_is_not_overwritten() {
 }
 
 #[tokio::test]
+async fn what_killed_puts_have_left_is_no_object_and_can_be_found_and_deleted() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let root = Root::open(&Location::Directory(scratch.path().into()), &Options::default(), Patience::Full);
+    let root = root.expect("usable").below("jobs/a");
+    root.create("x/y", "1".into()).await.expect("creates");
+    for name in ["x/y#1", "x/z#27", "x/no#", "x/none#1a"] {
+        std::fs::write(root.local.as_ref().expect("a directory").join(name), "hal").expect("writable");
+    }
+    let mut found = root.half_written("x").await.expect("lists");
+    found.sort();
+    assert_eq!(found, ["x/y#1", "x/z#27"]);
+    for path in &found {
+        root.delete(path).await.expect("deletes");
+        root.delete(path).await.expect("gone already");
+    }
+    assert_eq!(root.half_written("").await, Ok(vec![]));
+    assert_eq!(root.read("x/y").await, Ok("1".into()));
+    assert_eq!(root.half_written("nowhere").await, Ok(vec![]));
+}
+
+#[tokio::test]
 async fn names_are_below_the_place_wherever_it_is() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let local = Location::parse(scratch.path().to_str().expect("utf-8")).expect("a directory");
