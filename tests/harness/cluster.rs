@@ -8,12 +8,12 @@ use crate::gate::Permit;
 use crate::process::{Host, Process, binary};
 use crate::proxy::Proxy;
 use crate::s3::{BUCKET, Server};
+use crate::servers::ports;
 use crate::wait::PATIENCE;
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Lines of each process that a failed test shows.
 const TAIL_LINES: usize = 40;
@@ -411,35 +411,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A port on loopback that nobody listens on. Not one of those that the kernel gives to outgoing connections: while a
-/// coordinator is down, a worker that dials its port again and again would sooner or later be given that very port and
-/// reach itself, and the coordinator could not come back.
+/// A port on loopback that nobody listens on: see [`ports`].
 fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Several test binaries may run at once.
-    let start = std::process::id().wrapping_mul(97);
-    for _ in 0..COUNT {
-        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let port = (FIRST + offset) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port from {FIRST} to {}", FIRST + COUNT);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_port_is_given_twice() {
-        let mut ports: Vec<u16> = (0..50).map(|_| free_port()).collect();
-        ports.sort();
-        ports.dedup();
-        assert_eq!(ports.len(), 50);
-        assert!(ports.iter().all(|port| (20_000..32_000).contains(port)));
-    }
+    ports::free(1)[0]
 }

@@ -1,6 +1,6 @@
 //! Runs the real `efctl` as a user does, alone or against a cluster of real processes, and compares what it wrote with
-//! what is expected. `cluster` starts processes, `netns` and `proxy` stand between them, `faults` breaks them by a seed,
-//! and `checker` says whether every row counted exactly once.
+//! what is expected. `cluster` starts processes, `servers` starts those of others that jobs speak with, `netns` and `proxy`
+//! stand between them, `faults` breaks them by a seed, and `checker` says whether every row counted exactly once.
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for processes and draw their seeds")]
 
@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod rows;
 pub mod s3;
 pub mod seed;
+pub mod servers;
 pub mod shared;
 pub mod table;
 pub mod wait;
@@ -161,7 +162,8 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         while !condition() && !self.ended() {
             if Instant::now() > deadline {
-                bail!("nothing came of it in {PATIENCE:?}");
+                let said = std::fs::read_to_string(&self.err).unwrap_or_default();
+                bail!("nothing came of it in {PATIENCE:?}; it goes on, and has said:\n{said}");
             }
             std::thread::yield_now();
             std::thread::park_timeout(Duration::from_millis(2));

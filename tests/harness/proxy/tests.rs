@@ -84,7 +84,7 @@ fn bytes_and_their_end_get_through_both_ways() {
 
 #[test]
 fn delay_counts_per_piece_and_not_per_byte() {
-    let line = Line { delay: Duration::from_millis(400), jitter: Duration::from_millis(50), ..Line::default() };
+    let line = Line { delay: Duration::from_millis(1500), jitter: Duration::from_millis(50), ..Line::default() };
     let Pair { proxy: _link, mut client, mut server, .. } = pair(|proxy| proxy.set(Direction::ToServer, line));
     let began = Instant::now();
     let sent = pattern(200 << 10);
@@ -92,13 +92,13 @@ fn delay_counts_per_piece_and_not_per_byte() {
     assert!(receive(&mut server, sent.len()) == sent, "nothing is lost or out of order");
     sending.join().expect("sent");
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!(took >= Duration::from_millis(1500), "{took:?}");
     // All pieces are on their way at once: far less than a delay for each of the dozen.
-    assert!(took < Duration::from_millis(3000), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     let began = Instant::now();
     server.write_all(b"back").expect("open");
     assert_eq!(receive(&mut client, 4), b"back");
-    assert!(began.elapsed() < Duration::from_millis(400), "the other direction has no delay: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1500), "the other direction has no delay: {:?}", began.elapsed());
 }
 
 #[test]
