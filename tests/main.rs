@@ -14,6 +14,7 @@ mod expressions;
 mod failover;
 mod files;
 mod follow;
+mod formats;
 mod kafka_gate;
 mod late;
 mod models;

@@ -20,7 +20,20 @@ const PROTO: &[(&str, &[&str])] = &[
     ("job_config", &["place", "connector", "machine"]),
     (
         "wire",
-        &["ids", "place", "schema", "keys", "function", "expr", "connector", "plan", "checkpoint", "error", "rpc"],
+        &[
+            "secret",
+            "ids",
+            "place",
+            "schema",
+            "keys",
+            "function",
+            "expr",
+            "connector",
+            "plan",
+            "checkpoint",
+            "error",
+            "rpc",
+        ],
     ),
 ];
 
@@ -58,16 +71,20 @@ const WORKER: &[(&str, &[&str])] = &[
     ("barrier", &["error", "frame"]),
     ("format", &["error", "frame", "keys", "time"]),
     ("model", &["error", "frame"]),
+    ("lookup", &["error"]),
     ("state", &["error", "config", "frame"]),
     (
         "operator",
-        &["error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "state"],
+        &[
+            "error", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model", "lookup",
+            "state",
+        ],
     ),
     (
         "connector",
         &[
             "error", "secrets", "config", "metrics", "frame", "keys", "expr", "time", "barrier", "format", "model",
-            "state",
+            "lookup", "state",
         ],
     ),
     (

@@ -133,7 +133,7 @@ pub fn deliver(source: &plan::Source) -> Vec<RecordBatch> {
         match source.poll(&[i64::MIN]).unwrap_or_else(|e| panic!("{e}")) {
             Polled::Batch(polled) => batches.push(polled.batch),
             Polled::End => return batches,
-            Polled::Opened(_) | Polled::Closed(_) | Polled::Wait(_) => {}
+            Polled::Opened(_) | Polled::Closed(_) | Polled::Idle | Polled::Wait(_) => {}
         }
     }
 }

@@ -7,7 +7,8 @@ use ef_coordinator::manifests::{self, Manifests};
 use ef_coordinator::planner::{self, PlanOptions};
 use ef_coordinator::solo::{Job, Leader, Outcome, Progress, Request};
 use ef_proto::checkpoint::Manifest;
-use ef_proto::ids::{DeploymentId, JobId};
+use ef_proto::connector::{DeliveryGuarantee, SinkConnector, SourceConnector, protobuf};
+use ef_proto::ids::{DeploymentId, Epoch, JobId};
 use ef_proto::job_config::JobConfig;
 use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{Model, OperatorKind, Plan};
@@ -25,6 +26,7 @@ use ef_worker::secrets::Secrets;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,23 +87,31 @@ pub fn plan(sql: &str, vars: &BTreeMap<String, String>, name: &str, parallelism:
     plan_with_models(sql, vars, name, parallelism).map(|(plan, _)| plan)
 }
 
-/// As [`plan`], with what the inference runtime says of the file of each declared model, by its path: for a planner
-/// that cannot read the files.
+/// What the files that the SQL names hold, for a planner that cannot read them.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// What the inference runtime says of the file of each declared model, by its path.
+    pub models: Vec<(String, Model)>,
+    /// Descriptors of protobuf messages, by `planner::descriptor_key`.
+    pub descriptors: BTreeMap<String, String>,
+}
+
+/// As [`plan`], with what the files hold.
 pub fn plan_with_models(
     sql: &str,
     vars: &BTreeMap<String, String>,
     name: &str,
     parallelism: Option<u32>,
-) -> Result<(Plan, Vec<(String, Model)>), String> {
+) -> Result<(Plan, Files), String> {
     let options = PlanOptions { name: name.to_string(), parallelism, ..PlanOptions::default() };
     let models = Models::default();
     let plan = planner::plan(sql, vars, options, &models).map_err(|e| e.to_string())?;
     Ok((plan, models.0.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// Asks the worker's inference runtime, and writes down what it says of each path.
+/// Asks the worker's inference runtime and the file system, and writes down what they say.
 #[derive(Default)]
-struct Models(Mutex<Vec<(String, Model)>>);
+struct Models(Mutex<Files>);
 
 impl planner::ModelInspector for Models {
     fn inspect(
@@ -112,8 +122,19 @@ impl planner::ModelInspector for Models {
         options: &BTreeMap<String, String>,
     ) -> Result<Model, String> {
         let model = Inspector.inspect(path, inputs, outputs, options)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_string(), model.clone()));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).models.push((path.to_string(), model.clone()));
         Ok(model)
+    }
+
+    fn descriptor(&self, path: &str, message: &str) -> Result<String, String> {
+        let file = File::open(path).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        // One more tells that it is too long.
+        file.take(protobuf::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        let descriptor = protobuf::prune(&bytes, message)?;
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.descriptors.insert(planner::descriptor_key(path, message), descriptor.clone());
+        Ok(descriptor)
     }
 }
 
@@ -237,6 +258,12 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         Resume::From(path) => Some(manifests.load(path, &directories.state, &store).await.map_err(|e| e.message)?),
         Resume::Fresh => None,
     };
+    if let (Resume::From(_), Some(restored)) = (&resume, &restore)
+        && restored.job == id
+        && let Some(newest) = manifests.list().await.map_err(|e| e.message)?.last()
+    {
+        check_rewind(&plan, restored.epoch, *newest)?;
+    }
     manifests.check_or_create_job(&plan, restore.as_ref(), clock.now_ms()).await.map_err(|e| e.message)?;
     let restored_epoch = restore.as_ref().map(|m| m.epoch.0);
     let name = plan.name.clone();
@@ -270,15 +297,11 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
     let commands: mpsc::Sender<Command> = agent.commands.clone();
     // First the list: a deposed process may still add to it, and what is retained has epochs up to the highest.
     let retained = manifests.list().await.map_err(|e| e.message)?;
-    let job = Job {
-        id,
-        incarnation,
-        plan,
-        restore,
-        last_epoch: manifests.highest_epoch().await.map_err(|e| e.message)?,
-        retained,
-        config,
-    };
+    // Behind the checkpoint that it starts from, too, which may be another job's: what is permitted of one is permitted of all
+    // before it.
+    let highest = manifests.highest_epoch().await.map_err(|e| e.message)?;
+    let last_epoch = highest.max(restore.as_ref().map(|manifest| manifest.epoch));
+    let job = Job { id, incarnation, plan, restore, last_epoch, retained, config };
     let time = clock.clone();
     let (leader, progress) = Leader::new(job, Arc::new(manifests), commands, Arc::new(move || time.steady_ms()));
     #[expect(clippy::disallowed_methods, reason = "elapsed time for the person who runs the job")]
@@ -303,6 +326,29 @@ async fn run_async(options: RunOptions, show: &mut dyn FnMut(&View)) -> Result<E
         Outcome::Failed { error, .. } => ("failed".into(), Some(error.message)),
     };
     Ok(Ended { summary })
+}
+
+/// What a completed checkpoint let out to Kafka cannot be taken back: a start before it writes it again. Said before the new
+/// checkpoints take the place of the newer ones, which need not be readable; a sink says the same where only Kafka knows.
+fn check_rewind(plan: &Plan, restored: Epoch, newest: Epoch) -> Result<(), String> {
+    if restored >= newest {
+        return Ok(());
+    }
+    let topic = plan.operators.iter().find_map(|op| match &op.kind {
+        OperatorKind::Sink(sink) => match &sink.connector {
+            SinkConnector::Kafka(kafka) if kafka.guarantee == DeliveryGuarantee::ExactlyOnce && !kafka.allow_rewind => {
+                Some(&kafka.topic)
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    topic.map_or(Ok(()), |topic| {
+        Err(format!(
+            "the checkpoint of epoch {restored} is older than the job's newest, {newest}: what came between may be in topic \
+             `{topic}` already and would be written again; start from the newest, or set 'sink.allow-output-rewind' to 'true'"
+        ))
+    })
 }
 
 /// The first Ctrl-C (SIGTERM, or a terminal that is closed) asks for a last checkpoint, the second leaves at once. The handlers are in place when
@@ -334,10 +380,22 @@ fn interrupts(requests: mpsc::Sender<Request>) -> Result<impl Future<Output = ()
 }
 
 fn checkpoint_config(plan: &Plan, durable: bool) -> Result<Config, String> {
-    let publishes = plan.operators.iter().any(
-        |op| matches!(&op.kind, OperatorKind::Sink(s) if matches!(s.connector, ef_proto::connector::SinkConnector::Filesystem(_))),
-    );
-    let default = (durable || publishes).then_some(CHECKPOINT_INTERVAL_DEFAULT_MS);
+    // Their rows appear when a checkpoint has completed.
+    let publishes = plan.operators.iter().any(|op| match &op.kind {
+        OperatorKind::Sink(sink) => match &sink.connector {
+            SinkConnector::Filesystem(_) => true,
+            SinkConnector::Kafka(kafka) => kafka.guarantee == DeliveryGuarantee::ExactlyOnce,
+            SinkConnector::Redis(redis) => redis.exactly_once,
+            _ => false,
+        },
+        _ => false,
+    });
+    // What a device was not told of is acknowledged by checkpoints, or kept in a log that they trim.
+    let acknowledges = plan
+        .operators
+        .iter()
+        .any(|op| matches!(&op.kind, OperatorKind::Source(s) if matches!(s.connector, SourceConnector::Mqtt(_))));
+    let default = (durable || publishes || acknowledges).then_some(CHECKPOINT_INTERVAL_DEFAULT_MS);
     let job = JobConfig::parse(&plan.config).map_err(|e| e.to_string())?;
     Ok(job.checkpoints.config(default))
 }
@@ -422,6 +480,11 @@ fn sum_up(job: String, metered: &[Metered], progress: &Progress) -> Summary {
             summary.failed_field = m.metrics.field_error.get().cloned();
         }
         summary.dropped_rows += load(&m.metrics.dropped_rows);
+        summary.tombstones += load(&m.metrics.tombstones);
+        summary.connection_errors += load(&m.metrics.connection_errors);
+        summary.commit_failures += load(&m.metrics.commit_failures);
+        summary.duplicates += load(&m.metrics.duplicates);
+        summary.lost_messages += load(&m.metrics.lost);
         let (rows, bytes) = (load(&m.metrics.rows_in), load(&m.metrics.bytes));
         match tables.iter_mut().find(|t| t.table == *table) {
             Some(t) => (t.rows, t.bytes) = (t.rows + rows, t.bytes + bytes),

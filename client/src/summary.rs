@@ -25,6 +25,16 @@ pub struct Summary {
     /// Fields that could not be read and are NULL (`'ignore-parse-errors'`), and where the first of them is.
     pub failed_fields: u64,
     pub failed_field: Option<String>,
+    /// Records of sources without a value: no rows.
+    pub tombstones: u64,
+    /// Errors of sources' connections, after which they went on trying.
+    pub connection_errors: u64,
+    /// Offsets of checkpoints that the group of a source was not told.
+    pub commit_failures: u64,
+    /// Messages left out, because their key had been there before (`'mqtt.dedup.key'`).
+    pub duplicates: u64,
+    /// Messages of QoS 0 that were lost with a log that could not be written.
+    pub lost_messages: u64,
     pub elapsed_seconds: f64,
     pub cpu_seconds: f64,
     pub peak_rss_bytes: u64,
@@ -89,7 +99,11 @@ impl fmt::Display for Summary {
             writeln!(f, "  rows without event time, in no window: {}", self.null_time_rows)?;
         }
         if self.dropped_rows > 0 {
-            writeln!(f, "  rows with NULL in a NOT NULL column, not written: {}", self.dropped_rows)?;
+            writeln!(
+                f,
+                "  rows not written (NULL in a NOT NULL column, or refused by a server): {}",
+                self.dropped_rows
+            )?;
         }
         if self.failed_rows > 0 {
             writeln!(f, "  rows that could not be decoded: {}", self.failed_rows)?;
@@ -97,6 +111,21 @@ impl fmt::Display for Summary {
         if self.failed_fields > 0 {
             let first = self.failed_field.as_deref().unwrap_or_default();
             writeln!(f, "  fields that could not be read, and are NULL: {}; {first}", self.failed_fields)?;
+        }
+        if self.tombstones > 0 {
+            writeln!(f, "  records without a value, no rows: {}", self.tombstones)?;
+        }
+        if self.connection_errors > 0 {
+            writeln!(f, "  errors of sources' connections: {}", self.connection_errors)?;
+        }
+        if self.commit_failures > 0 {
+            writeln!(f, "  checkpoints whose offsets a group was not told: {}", self.commit_failures)?;
+        }
+        if self.duplicates > 0 {
+            writeln!(f, "  messages whose key had been there before: {}", self.duplicates)?;
+        }
+        if self.lost_messages > 0 {
+            writeln!(f, "  messages lost with a log that could not be written: {}", self.lost_messages)?;
         }
         if let Some(epoch) = self.restored_epoch {
             writeln!(f, "  resumed from checkpoint {epoch}")?;

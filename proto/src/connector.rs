@@ -3,24 +3,59 @@
 //! Parsing checks every key and value: an unknown key, a missing one or a bad value is an [`OptionError`] that names
 //! the key, what was found and what would be accepted. Whether a path exists is the connector's business.
 
+use crate::schema::Field;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 mod datagen;
 mod format;
+mod http;
+mod http_sink;
+pub mod kafka;
+pub mod kafka_sink;
+pub mod kafka_source;
+pub mod lookup;
+mod mqtt;
 mod nexmark;
 mod options;
 mod parse;
+pub mod protobuf;
+mod records;
+mod redis;
+mod redis_sink;
 mod units;
+pub use http_sink::{HttpBody, HttpMethod, HttpSink, OnClientError};
+pub use kafka::KafkaClient;
+pub use kafka_sink::{DeliveryGuarantee, KafkaSink, MarkerLost, SinkPartitioner};
+pub use kafka_source::{KafkaBounded, KafkaKey, KafkaReset, KafkaSource, KafkaStartup, KafkaTopics};
+pub use mqtt::KEYS_PART as MQTT_KEYS_PART;
+pub use mqtt::{
+    MqttAck, MqttBroker, MqttConnection, MqttDedup, MqttGap, MqttKey, MqttSink, MqttSource, MqttVersion, TopicPiece,
+};
 pub use options::{OptionError, Options};
-pub use parse::SourceCommon;
+pub use parse::{Changelog, SourceCommon};
+pub use records::{Avro, AvroConfluent, DebeziumJson, Protobuf, Raw, RegistryAuth};
+pub use redis::RedisServer;
+pub use redis_sink::{RedisMode, RedisSink};
 pub use units::{parse_boolean, parse_duration_ms, parse_duration_us, parse_instant_ms, parse_memory_bytes};
 
 /// The keys of METADATA columns that a connector has; None for one that there is not.
 pub fn metadata_keys(connector: &str) -> Option<&'static [&'static str]> {
     match connector {
         "filesystem" => Some(&["file.path", "file.name", "file.size", "file.modification-time"]),
-        "datagen" | "nexmark" | "print" | "blackhole" => Some(&[]),
+        "datagen" | "nexmark" | "print" | "blackhole" | "redis" | "http" => Some(&[]),
+        "kafka" => Some(kafka_source::METADATA),
+        "mqtt" => Some(mqtt::METADATA),
+        "upsert-kafka" => Some(&[]),
+        _ => None,
+    }
+}
+
+/// What types a connector's METADATA column can have; None where this one will do.
+pub fn metadata_refused(connector: &str, key: &str, field: &Field) -> Option<&'static str> {
+    match connector {
+        "kafka" => kafka_source::metadata_refused(key, field),
+        "mqtt" => mqtt::metadata_refused(key, field),
         _ => None,
     }
 }
@@ -31,6 +66,8 @@ pub enum SourceConnector {
     Filesystem(FilesystemSource),
     Datagen(Datagen),
     Nexmark(Nexmark),
+    Kafka(KafkaSource),
+    Mqtt(MqttSource),
 }
 
 /// Where a sink writes.
@@ -44,6 +81,10 @@ pub enum SinkConnector {
     /// The bare final SELECT: a table on a terminal, NDJSON otherwise.
     Stdout,
     Blackhole,
+    Kafka(Box<KafkaSink>),
+    Redis(RedisSink),
+    Http(HttpSink),
+    Mqtt(MqttSink),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,6 +185,11 @@ pub enum Format {
     Csv(Csv),
     /// Debezium-free changelog: `{"op":"+U","data":{…}}` a line. Sinks of changelogs on `filesystem`.
     ChangelogJson(Json),
+    Raw(Raw),
+    DebeziumJson(DebeziumJson),
+    Protobuf(Protobuf),
+    Avro(Avro),
+    AvroConfluent(AvroConfluent),
 }
 
 /// What happens to a row that cannot be decoded.

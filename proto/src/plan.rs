@@ -3,18 +3,19 @@
 //! A [`Plan`] that passes [`Plan::validate`] can be deployed: edges match schemas, every column exists with its
 //! type, changelogs reach only operators that take them, keyed operators get keyed exchanges, there is no cycle.
 
+use crate::connector::lookup::{LookupConnector, LookupOptions};
 use crate::connector::{Format, SinkConnector, SourceConnector};
-use crate::expr::Expr;
+use crate::expr::{Expr, Scalar};
 use crate::ids::OperatorId;
 use crate::place::Constraint;
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 mod explain;
 mod tasks;
 mod validate;
-pub use explain::{Guarantee, describe, dot, text};
+pub use explain::{Guarantee, describe, dot, lookup_key, text};
 pub use tasks::{Task, Tasks};
 pub use validate::PlanError;
 
@@ -89,6 +90,7 @@ pub enum OperatorKind {
     GroupAggregate(GroupAggregate),
     WindowJoin(WindowJoin),
     Predict(Predict),
+    LookupJoin(LookupJoin),
     Sink(Sink),
 }
 
@@ -99,13 +101,21 @@ pub struct Source {
     pub connector: SourceConnector,
     /// None for connectors that make rows themselves (datagen, nexmark).
     pub format: Option<Format>,
-    /// The columns that the connector and format deliver, pruned to what is used; METADATA columns last.
+    /// The columns that the connector and format deliver, pruned to what is used; METADATA columns behind those of the
+    /// format, and `_op` last of all where the table is a changelog ([`Source::is_changelog`]).
     pub physical: Schema,
     /// METADATA columns: (position in `physical`, key), e.g. `file.path`.
     pub metadata: Vec<(usize, String)>,
-    /// Over `physical`: the output columns of the operator (computed columns included).
+    /// Over `physical`: the output columns of the operator (computed columns included), `_op` last as there.
     pub project: Vec<Expr>,
     pub watermark: Option<Watermark>,
+}
+
+impl Source {
+    /// Rows say what they do to those before them.
+    pub fn is_changelog(&self) -> bool {
+        self.format.as_ref().is_some_and(Format::reads_changelog)
+    }
 }
 
 /// Over the source's `physical` columns: an expression of type Timestamp or TimestampLtz. The watermark of a split
@@ -303,6 +313,47 @@ pub enum JoinKind {
     Anti,
 }
 
+/// Each row with the rows that a table outside has for its key as the row passes. Output: the input's columns, then
+/// `right`'s. Stateless: what it keeps is a cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookupJoin {
+    pub table: String,
+    pub connector: LookupConnector,
+    /// None: the values are plain text.
+    pub format: Option<Format>,
+    pub options: LookupOptions,
+    /// Inner, or Left: a row without a match comes once, with NULLs.
+    pub kind: JoinKind,
+    /// What the table is asked by, in the connector's order. A row with a NULL key matches nothing.
+    pub keys: Vec<LookupKey>,
+    /// The columns of the table that are used, key columns among them.
+    pub right: Schema,
+    /// Over the input's columns then `right`'s: what else a pair must fulfil.
+    pub filter: Option<Expr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookupKey {
+    /// Of the table. Its type is the value's.
+    pub field: Field,
+    pub value: LookupValue,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LookupValue {
+    /// Of the input.
+    Column(usize),
+    Constant(Scalar),
+}
+
+impl LookupJoin {
+    /// The columns that an answer must hold: those that the key does not give.
+    pub fn values(&self) -> Schema {
+        let given = |name: &str| self.keys.iter().any(|key| key.field.name == name);
+        Schema::new(self.right.fields.iter().filter(|field| !given(&field.name)).cloned().collect())
+    }
+}
+
 /// `ML_PREDICT`: input columns, then the model's outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predict {
@@ -336,6 +387,9 @@ pub struct Sink {
     pub format: Option<Format>,
     /// The input carries `_op`.
     pub changelog: bool,
+    /// The columns of the PRIMARY KEY, for a sink that upserts by it; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<usize>,
 }
 
 impl Plan {

@@ -305,6 +305,11 @@ impl DataType {
         matches!(self, DataType::Row(_) | DataType::Array(_) | DataType::Map(..))
     }
 
+    /// Its values have a text of their own, for keys, fields and addresses.
+    pub const fn has_text(&self) -> bool {
+        !matches!(self, DataType::Null | DataType::Interval) && !self.is_nested()
+    }
+
     pub const fn is_timestamp(&self) -> bool {
         matches!(self, DataType::Timestamp(_) | DataType::TimestampLtz(_))
     }

@@ -7,10 +7,16 @@ mod enumeration;
 mod expr;
 mod fault;
 mod frame;
+mod kafka;
+mod kafka_sink;
+mod lookup;
+mod mqtt;
 mod operator;
 mod plan;
+mod records;
 mod rpc;
 mod schema;
+mod sinks;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -248,7 +248,14 @@ impl World {
         agent.stage = Stage::Running;
         agent.read.clear();
         let tasks = agent.tasks.len();
-        self.step_session(worker, Step::Agent { deployment: id, event: rpc::Event::Running });
+        let restored = agent.deploy.restore.as_ref().map(|manifest| manifest.epoch);
+        let sinks: Vec<SubtaskId> = agent.tasks.iter().flatten().flat_map(|task| task.sinks()).collect();
+        self.step_session(worker, Step::Agent { deployment: id.clone(), event: rpc::Event::Running });
+        // What the checkpoint holds they have published when they were opened.
+        for (epoch, subtask) in restored.iter().flat_map(|epoch| sinks.iter().map(|subtask| (*epoch, *subtask))) {
+            let event = rpc::Event::Committed { epoch, subtask };
+            self.step_session(worker, Step::Agent { deployment: id.clone(), event });
+        }
         (0..tasks).for_each(|task| self.wake_task(worker, number, task));
     }
 

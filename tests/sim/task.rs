@@ -118,6 +118,10 @@ impl Task {
         self.ended
     }
 
+    pub fn sinks(&self) -> impl Iterator<Item = SubtaskId> {
+        self.nodes.iter().filter(|node| matches!(node.body, Body::Sink(_))).map(|node| node.subtask)
+    }
+
     fn is_source(&self) -> bool {
         matches!(self.nodes.first().map(|node| &node.body), Some(Body::Source(_)))
     }

@@ -40,6 +40,20 @@ pub struct Bugs {
     pub commit_early: bool,
     /// Sources that start again here go on where they had read to, and not at their checkpoint.
     pub skip_replay: Option<Positions>,
+    pub kafka: KafkaBugs,
+}
+
+/// Of the exactly-once Kafka sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KafkaBugs {
+    /// The marker is not looked at.
+    pub no_marker: bool,
+    /// An outcome that nobody knows is taken for an abort, and the rows are sent again without a look at the marker.
+    pub blind_retry: bool,
+    /// Slots that a subtask has taken over are not fenced, and their rows not sent.
+    pub no_fence: bool,
+    /// No bug but a fault, which has to be survived: the answer to every fifth commit gets lost.
+    pub lose_answers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub mod expr;
 pub mod format;
 pub mod frame;
 pub mod keys;
+pub mod lookup;
 pub mod metrics;
 pub mod model;
 pub mod operator;

@@ -7,7 +7,7 @@ use ef_proto::place::Tier;
 use ef_proto::rpc::Hello;
 use ef_worker::agent::{Home, Host, Logs, check_id, nonce};
 use ef_worker::clock::Clock;
-use ef_worker::config::{Bugs, Positions};
+use ef_worker::config::{Bugs, KafkaBugs, Positions};
 use ef_worker::error::{Code, Context, Result};
 use ef_worker::exchange::Exchange;
 use ef_worker::secrets::Secrets;
@@ -77,6 +77,16 @@ struct Args {
     /// For the project's own tests: sources do not go back to their checkpoint
     #[arg(long, hide = true)]
     test_skip_replay: bool,
+    /// For the project's own tests: bugs of the exactly-once Kafka sink
+    #[arg(long, hide = true)]
+    test_kafka_no_marker: bool,
+    #[arg(long, hide = true)]
+    test_kafka_blind_retry: bool,
+    #[arg(long, hide = true)]
+    test_kafka_no_fence: bool,
+    /// For the project's own tests: nobody learns of every fifth commit that it has succeeded
+    #[arg(long, hide = true)]
+    test_kafka_lose_answers: bool,
 }
 
 fn id(text: &str) -> std::result::Result<String, String> {
@@ -162,6 +172,12 @@ fn run(args: Args, clock: Arc<Clock>, logs: Logs) -> Result<usize> {
         let bugs = Bugs {
             commit_early: args.test_commit_before_completion,
             skip_replay: args.test_skip_replay.then(Positions::default),
+            kafka: KafkaBugs {
+                no_marker: args.test_kafka_no_marker,
+                blind_retry: args.test_kafka_blind_retry,
+                no_fence: args.test_kafka_no_fence,
+                lose_answers: args.test_kafka_lose_answers,
+            },
         };
         let secrets = Secrets::given(args.secrets_dir);
         let time = clock.clone();

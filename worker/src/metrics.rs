@@ -15,13 +15,23 @@ pub struct OperatorMetrics {
     pub late_rows: AtomicU64,
     /// In no window, because their time was NULL.
     pub null_time_rows: AtomicU64,
-    /// Left out by a sink: NULL in a NOT NULL column.
+    /// Left out by a sink: NULL in a NOT NULL column, or refused for good by a server.
     pub dropped_rows: AtomicU64,
     /// Undecodable rows of a source.
     pub error_rows: AtomicU64,
     /// Fields that a source could not read and made NULL, and where it met the first.
     pub field_errors: AtomicU64,
     pub field_error: OnceLock<String>,
+    /// Records of a source without a value, which are no rows.
+    pub tombstones: AtomicU64,
+    /// Errors of a source's connections, after which it went on trying.
+    pub connection_errors: AtomicU64,
+    /// Offsets of checkpoints that a source's group was not told.
+    pub commit_failures: AtomicU64,
+    /// Messages that a source has left out, because their key had been there before.
+    pub duplicates: AtomicU64,
+    /// Messages that nobody will send again, lost by a source's log that could not be written.
+    pub lost: AtomicU64,
     /// i64::MIN before the first.
     pub watermark_ms: AtomicI64,
     pub memory_bytes: AtomicU64,

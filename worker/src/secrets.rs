@@ -27,13 +27,18 @@ impl Secrets {
 
     /// The text with the values of the secrets that it names. Errors name the secret and where it was looked for.
     pub fn reveal(&self, template: &Template) -> Result<Revealed> {
-        struct Failed(Error);
-        impl From<ef_proto::secret::TemplateError> for Failed {
-            fn from(error: ef_proto::secret::TemplateError) -> Failed {
-                Failed(Error::invalid(error.to_string()))
-            }
-        }
         template.reveal(|name| self.value(name).map_err(Failed)).map_err(|Failed(error)| error)
+    }
+
+    /// The values of the secrets that a text names, for what must not be told.
+    pub fn values(&self, template: &Template) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        let revealed = template.reveal(|name| {
+            let value = self.value(name).map_err(Failed)?;
+            values.push(value.clone());
+            Ok(value)
+        });
+        revealed.map(|_| values).map_err(|Failed(error)| error)
     }
 
     fn value(&self, name: &str) -> Result<String> {
@@ -73,6 +78,15 @@ impl Secrets {
 fn variable(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("EDGEFLOW_SECRET_{}", name.chars().map(plain).collect::<String>())
+}
+
+/// Why a template could not be filled.
+struct Failed(Error);
+
+impl From<ef_proto::secret::TemplateError> for Failed {
+    fn from(error: ef_proto::secret::TemplateError) -> Failed {
+        Failed(Error::invalid(error.to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ const SQL_BYTES_MAX: usize = 256 << 10;
 /// Of the plan that a submission becomes.
 const PLAN_BYTES_MAX: usize = 384 << 10;
 
-/// What the submitter's inference runtime said of its model files: this process has none.
+/// What the submitter's inference runtime said of its model files, and what its descriptor files hold: this process has
+/// neither.
 struct Models(BTreeMap<String, Vec<u8>>);
 
 impl ModelInspector for Models {
@@ -40,6 +41,12 @@ impl ModelInspector for Models {
         let model =
             model.ok_or_else(|| format!("nothing is known of `{path}`; submit with `efctl submit`, which reads it"))?;
         Model::decode(model).map_err(|error| error.message)
+    }
+
+    fn descriptor(&self, path: &str, message: &str) -> std::result::Result<String, String> {
+        let found = self.0.get(&planner::descriptor_key(path, message)).cloned();
+        let found = found.and_then(|text| String::from_utf8(text).ok());
+        found.ok_or_else(|| format!("nothing is known of `{path}`; submit with `efctl submit`, which reads it"))
     }
 }
 

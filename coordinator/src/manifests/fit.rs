@@ -71,6 +71,7 @@ fn keeps_state(kind: &OperatorKind) -> bool {
         OperatorKind::Source(_) | OperatorKind::Sink(_) => true,
         OperatorKind::WindowAggregate(_) | OperatorKind::GroupAggregate(_) | OperatorKind::WindowJoin(_) => true,
         OperatorKind::Calc(_) | OperatorKind::WindowAssign(_) | OperatorKind::Predict(_) => false,
+        OperatorKind::LookupJoin(_) => false,
     }
 }
 

@@ -6,6 +6,7 @@ use super::declare::create_table;
 use super::diagnose::from_datafusion;
 use super::error::{PlannerError, Span};
 use super::limits;
+use super::lookup;
 use super::optimize::{analyze, optimize};
 use super::rewrite::Places;
 use super::statement::{self, Dropped, Kind, Name, Options, Statement};
@@ -49,7 +50,8 @@ impl Binder<'_> {
                 if taken(catalog, &table.name, table.unless_exists)? {
                     return Ok(());
                 }
-                let table = create_table(catalog, *table, span)?;
+                let mut table = create_table(catalog, *table, span)?;
+                describe(&mut table, self.models)?;
                 catalog.tables.insert(table.name.clone(), Arc::new(table));
             }
             Kind::CreateView { name, columns, query, unless_exists } => {
@@ -101,6 +103,7 @@ impl Binder<'_> {
             .sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
             .map_err(|error| places.error(error, span))?;
         limits::plan(&plan, span)?;
+        let plan = lookup::resolve(plan)?;
         Ok((plan, places))
     }
 
@@ -119,6 +122,25 @@ impl Binder<'_> {
         self.bound.inserts.push(Insert { target: Target::Table(name.text), plan, span });
         Ok(())
     }
+}
+
+/// Reads the descriptor files of a table's protobuf formats: what is in them becomes an option of its own, so that
+/// nobody else needs the files.
+fn describe(table: &mut Table, files: &dyn ModelInspector) -> Result<(), PlannerError> {
+    const FILE: &str = "protobuf.descriptor-file";
+    let keys: Vec<String> = table.options.keys().filter(|key| key.ends_with(FILE)).cloned().collect();
+    for key in keys {
+        let prefix = key.strip_suffix(FILE).unwrap_or_default();
+        // Without it the format has more to say.
+        let Some(message) = table.options.get(&format!("{prefix}protobuf.message-class-name")) else { continue };
+        let path = &table.options[&key];
+        let descriptor = files.descriptor(path, message).map_err(|error| {
+            let place = *table.option_places.get(&key).unwrap_or(&table.span);
+            PlannerError::new(format!("table `{}`: option '{key}': file '{path}': {error}", table.name), place)
+        })?;
+        table.options.insert(format!("{prefix}protobuf.descriptor"), descriptor);
+    }
+    Ok(())
 }
 
 /// Whether to skip a declaration because the name is there already.

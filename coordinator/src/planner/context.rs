@@ -47,7 +47,7 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     pub fn new(catalog: &'a Catalog, calls: Vec<TableCall>, places: &'a Places) -> Context<'a> {
         let relations: Vec<Arc<dyn RelationPlanner>> =
-            vec![Arc::new(TableCalls { calls, models: catalog.models.clone() })];
+            vec![Arc::new(TableCalls { calls, models: catalog.models.clone(), tables: catalog.tables.clone() })];
         Context { catalog, places, relations, expressions: vec![Arc::new(FlinkExpressions)] }
     }
 }
@@ -81,7 +81,12 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        LIBRARY.scalars.get(name).cloned().or_else(|| super::opaque::by_name(name))
+        LIBRARY
+            .scalars
+            .get(name)
+            .cloned()
+            .or_else(|| super::opaque::by_name(name))
+            .or_else(|| super::lookup::by_name(name))
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -50,7 +50,7 @@ pub fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<T
                 Column { field, kind: ColumnKind::Physical }
             }
             ColumnDefKind::Metadata { field, key, virtual_ } => {
-                check_metadata(&name, &key, def.options.values.get("connector"))?;
+                check_metadata(&name, &key, &field, def.options.values.get("connector"))?;
                 Column { field, kind: ColumnKind::Metadata { key, virtual_ } }
             }
             ColumnDefKind::Computed { expr, .. } if is_proctime(&expr) => {
@@ -81,11 +81,14 @@ pub fn create_table(catalog: &Catalog, def: CreateTable, span: Span) -> Result<T
 }
 
 /// Whether the connector has this metadata. What is wrong with the connector itself is said where it is opened.
-fn check_metadata(name: &Name, key: &str, connector: Option<&String>) -> Result<(), PlannerError> {
+fn check_metadata(name: &Name, key: &str, field: &Field, connector: Option<&String>) -> Result<(), PlannerError> {
     let Some(connector) = connector else { return Ok(()) };
     let Some(known) = ef_proto::connector::metadata_keys(connector) else { return Ok(()) };
     if known.contains(&key) {
-        return Ok(());
+        let Some(accepted) = ef_proto::connector::metadata_refused(connector, key, field) else { return Ok(()) };
+        let found = if field.nullable { field.ty.to_string() } else { format!("{} NOT NULL", field.ty) };
+        let what = format!("metadata '{key}' of connector '{connector}' cannot be of type {found}");
+        return Err(PlannerError::new(what, name.span).hint(format!("accepted: {accepted}")));
     }
     let listed: Vec<String> = known.iter().map(|key| format!("'{key}'")).collect();
     let hint = if known.is_empty() {

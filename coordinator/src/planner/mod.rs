@@ -15,6 +15,7 @@ pub mod error;
 pub mod functions;
 mod interval;
 mod limits;
+mod lookup;
 pub mod lower;
 pub mod nodes;
 mod opaque;
@@ -71,7 +72,8 @@ pub enum Target {
     Stdout,
 }
 
-/// What `CREATE MODEL` asks of the inference runtime, so that a bad model fails at plan time.
+/// What `CREATE MODEL` asks of the inference runtime, and formats of the file system, so that a bad file fails at plan
+/// time.
 pub trait ModelInspector: Sync {
     /// Opens the model at `path`, checks it against the declared columns, and returns it with digest and bindings.
     fn inspect(
@@ -81,6 +83,16 @@ pub trait ModelInspector: Sync {
         outputs: &Schema,
         options: &BTreeMap<String, String>,
     ) -> Result<Model, String>;
+
+    /// What the protobuf message is made of, by the descriptor file at `path`, as `protobuf::prune` writes it.
+    fn descriptor(&self, path: &str, _message: &str) -> Result<String, String> {
+        Err(format!("nothing is known of `{path}`; submit with `efctl submit`, which reads it"))
+    }
+}
+
+/// By which name a submission has the descriptor of a message beside its models.
+pub fn descriptor_key(path: &str, message: &str) -> String {
+    format!("descriptor of {message} in {path}")
 }
 
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,8 @@
 //! Table functions in FROM: the window functions and ML_PREDICT become extension nodes over their planned input.
 
+use super::catalog::Table;
 use super::error::{PlannerError, near};
+use super::lookup::LookupSource;
 use super::nodes::{PredictNode, TimeAttribute, WindowTvf};
 use super::rewrite::{ArgumentValue, TableCall};
 use super::time::{Attribute, attribute};
@@ -8,7 +10,8 @@ use super::types::{closed, implicit};
 use datafusion_common::{Column, DataFusionError, Result};
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Cast, Expr, Extension, LogicalPlan, LogicalPlanBuilder};
-use datafusion_sql::sqlparser::ast::{Ident, TableFactor};
+use datafusion_sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Spanned, TableFactor};
+use ef_proto::connector::lookup::LOOKUP_CONNECTORS;
 use ef_proto::plan::{Model, Window};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +21,8 @@ use std::sync::Arc;
 pub struct TableCalls {
     pub calls: Vec<TableCall>,
     pub models: BTreeMap<String, Arc<Model>>,
+    /// Those that a lookup join may name.
+    pub tables: BTreeMap<String, Arc<Table>>,
 }
 
 impl RelationPlanner for TableCalls {
@@ -26,9 +31,13 @@ impl RelationPlanner for TableCalls {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let TableFactor::Table { name, alias, args: None, .. } = &relation else {
+        let TableFactor::Table { name, alias, args: None, version, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
+        if version.is_some() {
+            let plan = self.lookup(name)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
         let Some(call) = TableCall::by_reference(name).and_then(|n| self.calls.get(n)) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -107,6 +116,27 @@ fn window(call: &TableCall, input: LogicalPlan) -> Result<LogicalPlan, PlannerEr
 }
 
 impl TableCalls {
+    /// The right side of a join with FOR SYSTEM_TIME AS OF.
+    fn lookup(&self, name: &ObjectName) -> Result<LogicalPlan> {
+        let at = super::dialect::span(name.span());
+        let text = match name.0.as_slice() {
+            [ObjectNamePart::Identifier(ident)] => ident.value.clone(),
+            _ => name.to_string(),
+        };
+        let Some(table) = self.tables.get(&text) else {
+            let error = PlannerError::new(format!("`{text}` is no table that can be looked up"), at);
+            return Err(external(error.hint(near(&text, self.tables.keys().map(String::as_str)))));
+        };
+        let connector = table.options.get("connector").map_or("", String::as_str);
+        if !LOOKUP_CONNECTORS.contains(&connector) {
+            let known: Vec<String> = LOOKUP_CONNECTORS.iter().map(|known| format!("'{known}'")).collect();
+            let message = format!("table `{text}` with 'connector' = '{connector}' cannot be looked up");
+            let hint = format!("accepted: FOR SYSTEM_TIME AS OF with a table on {}", known.join(" or "));
+            return Err(external(PlannerError::new(message, at).hint(hint)));
+        }
+        LogicalPlanBuilder::scan(text, Arc::new(LookupSource::new(table.clone())), None)?.build()
+    }
+
     fn predict(&self, call: &TableCall, input: LogicalPlan) -> Result<LogicalPlan, PlannerError> {
         let (mut model, mut columns) = (None, None);
         for arg in &call.args {

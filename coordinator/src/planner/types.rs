@@ -168,7 +168,7 @@ fn parse_bare(parser: &mut Parser) -> Result<DataType, ParserError> {
         "TIMESTAMP_LTZ" => DataType::TimestampLtz(precision(parser, 9, 6)?),
         "ARRAY" => {
             expect(parser, &Token::Lt, "ARRAY<type>")?;
-            let (item, _) = parse_type(parser)?;
+            let item = parse_element(parser)?;
             close(parser)?;
             DataType::Array(Box::new(item))
         }
@@ -176,7 +176,7 @@ fn parse_bare(parser: &mut Parser) -> Result<DataType, ParserError> {
             expect(parser, &Token::Lt, "MAP<type, type>")?;
             let (key, _) = parse_type(parser)?;
             parser.expect_token(&Token::Comma)?;
-            let (value, _) = parse_type(parser)?;
+            let value = parse_element(parser)?;
             close(parser)?;
             DataType::Map(Box::new(key), Box::new(value))
         }
@@ -192,6 +192,16 @@ fn parse_bare(parser: &mut Parser) -> Result<DataType, ParserError> {
     // The older spelling of an array: `INT ARRAY`.
     while word(parser, "ARRAY") {
         ty = DataType::Array(Box::new(ty));
+    }
+    Ok(ty)
+}
+
+/// Of an ARRAY or a MAP: it may be NULL. Formats like Avro write one that may not otherwise.
+fn parse_element(parser: &mut Parser) -> Result<DataType, ParserError> {
+    let token = parser.peek_token();
+    let (ty, nullable) = parse_type(parser)?;
+    if !nullable {
+        return parser.expected("a type without NOT NULL, which is not supported for elements", token);
     }
     Ok(ty)
 }

@@ -25,6 +25,9 @@ struct Edit {
     from_len: usize,
 }
 
+/// What the reference to a secret begins with.
+const SECRET: [char; 9] = ['$', '{', 's', 'e', 'c', 'r', 'e', 't', ':'];
+
 /// What the scan is inside of.
 #[derive(Clone, Copy, PartialEq)]
 enum Within {
@@ -42,7 +45,9 @@ pub fn substitute(sql: &str, vars: &BTreeMap<String, String>) -> Result<Substitu
     let original_lines = line_starts(sql);
     while i < chars.len() {
         let (c, next) = (chars[i], chars.get(i + 1).copied());
-        if c == '$' && next == Some('{') && matches!(within, Within::Code | Within::Quoted(_)) {
+        // `${secret:name}` is for the worker.
+        let secret = within == Within::Quoted('\'') && chars[i..].starts_with(&SECRET);
+        if c == '$' && next == Some('{') && !secret && matches!(within, Within::Code | Within::Quoted(_)) {
             let (line, column) = position(&original_lines, i);
             let at = Span::at(line, column);
             let end = chars[i..].iter().position(|c| *c == '}' || *c == '\n').map(|n| i + n);
@@ -157,6 +162,14 @@ mod tests {
         let out = substitute("/*/ ${a} */ ${a}", &vars(&[("a", "1")])).unwrap();
         assert_eq!(out.text, "/*/ ${a} */ 1");
         assert!(substitute("/*/ 1", &vars(&[])).is_err());
+    }
+
+    #[test]
+    fn secrets_in_literals_are_left_to_the_worker() {
+        let sql = "WITH ('password' = '${secret:redis}', 'url' = 'h/${a}')";
+        let out = substitute(sql, &vars(&[("a", "1")])).unwrap();
+        assert_eq!(out.text, "WITH ('password' = '${secret:redis}', 'url' = 'h/1')");
+        assert!(substitute("SELECT ${secret:redis}", &vars(&[])).is_err());
     }
 
     #[test]

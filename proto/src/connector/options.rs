@@ -83,6 +83,11 @@ impl Options {
         self.parsed(key, "a duration like '200 ms', '5 s', '10 min', '1 h'", units::parse_duration_ms)
     }
 
+    /// How long somebody is waited for; 0 is no time to do anything in, and means the default.
+    pub(super) fn timeout_ms(&mut self, key: &str, default_ms: u64) -> Result<u64, OptionError> {
+        Ok(self.duration_ms(key)?.filter(|ms| *ms > 0).unwrap_or(default_ms))
+    }
+
     pub fn memory_bytes(&mut self, key: &str) -> Result<Option<u64>, OptionError> {
         self.parsed(key, "a size like '64 kb', '128 mb', '1 gb'", units::parse_memory_bytes)
     }
@@ -110,6 +115,26 @@ impl Options {
         let keys: Vec<String> = self.left.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
         let found = keys.into_iter().filter_map(|key| Some((key[prefix.len()..].to_owned(), self.take(&key)?)));
         found.collect()
+    }
+
+    /// Parses options whose keys all carry `prefix` as if they did not: `'value.json.ignore-parse-errors'`. Errors name
+    /// the keys as they were written.
+    pub(super) fn scoped<T>(
+        &mut self,
+        prefix: &str,
+        parse: impl FnOnce(&mut Options) -> Result<T, OptionError>,
+    ) -> Result<T, OptionError> {
+        let inside = self.left.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value.clone())));
+        let mut scope = Options::new(&self.table, inside.map(|(key, value)| (key.to_owned(), value)).collect());
+        let parsed = parse(&mut scope);
+        self.asked.extend(scope.asked.iter().map(|key| format!("{prefix}{key}")));
+        self.left.retain(|key, _| key.strip_prefix(prefix).is_none_or(|key| scope.left.contains_key(key)));
+        parsed.map_err(|error| OptionError {
+            message: error
+                .message
+                .replace(&format!("option '{}'", error.key), &format!("option '{prefix}{}'", error.key)),
+            key: format!("{prefix}{}", error.key),
+        })
     }
 
     /// Finds nothing left that nobody asked for.
@@ -148,7 +173,7 @@ impl Options {
 }
 
 /// Edits (insert, delete, replace) between two names.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

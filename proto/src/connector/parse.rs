@@ -3,9 +3,10 @@
 //! A table may be read by one statement and written by another, so a `filesystem` table may carry the options of
 //! both directions; each is checked and only the asked-for side is returned.
 
+use super::mqtt::Mqtt;
 use super::options::{OptionError, Options};
-use super::{Compression, FilesystemSink, FilesystemSource, Format, OnError, SinkConnector, SourceConnector};
-use super::{Datagen, Nexmark, format};
+use super::{Compression, FilesystemSink, FilesystemSource, Format, SinkConnector, SourceConnector};
+use super::{Datagen, HttpSink, KafkaSink, KafkaSource, MqttKey, Nexmark, RedisSink, format};
 use crate::place::{Constraint, Selector, Tier};
 use crate::schema::Schema;
 use serde::{Deserialize, Serialize};
@@ -45,59 +46,137 @@ impl SourceCommon {
 impl SourceConnector {
     /// The connector and format of a table that is read. `physical`: all columns that the connector delivers.
     pub fn parse(options: &mut Options, physical: &Schema) -> Result<(SourceConnector, Option<Format>), OptionError> {
-        const EXPECTED: &str = "'filesystem', 'datagen' or 'nexmark' (for a table that is read)";
+        const EXPECTED: &str = "'filesystem', 'kafka', 'mqtt', 'datagen' or 'nexmark' (for a table that is read)";
         let connector = options.require("connector", EXPECTED)?;
         match connector.as_str() {
             "filesystem" => {
                 let files = Filesystem::parse(options)?;
                 let mut format = format::source(options, physical)?;
+                format.check_lines(options, physical)?;
                 if options.peek("error.table").is_some() {
                     format.skip_errors();
                 }
                 Ok((SourceConnector::Filesystem(files.source), Some(format)))
             }
+            "mqtt" => {
+                let source = Mqtt::source(options, physical)?;
+                let mut format = format::source(options, physical)?;
+                if options.peek("error.table").is_some() {
+                    format.skip_errors();
+                }
+                Ok((SourceConnector::Mqtt(source), Some(format)))
+            }
             "datagen" => Ok((SourceConnector::Datagen(Datagen::parse(options, physical)?), None)),
             "nexmark" => Ok((SourceConnector::Nexmark(Nexmark::parse(options, physical)?), None)),
+            "kafka" => {
+                let (kafka, format) = KafkaSource::parse(options, physical)?;
+                Ok((SourceConnector::Kafka(kafka), Some(format)))
+            }
+            "upsert-kafka" => {
+                let what = "option 'connector': 'upsert-kafka' can be written, not read, expected 'kafka' (whose source \
+                            passes over tombstones)";
+                Err(options.error("connector", what.into()))
+            }
             other => Err(options.unaccepted("connector", other, EXPECTED)),
+        }
+    }
+
+    /// Whether columns that nobody reads can be left out of keys.
+    pub fn prunes_keys(&self) -> bool {
+        match self {
+            SourceConnector::Kafka(kafka) => kafka.key.as_ref().is_none_or(|key| key.is_by_name()),
+            _ => true,
+        }
+    }
+
+    /// A physical column that the connector itself reads, whoever else does.
+    pub fn own_column(&self) -> Option<&str> {
+        match self {
+            SourceConnector::Mqtt(mqtt) => match &mqtt.dedup.as_ref()?.key {
+                MqttKey::Column(name) => Some(name),
+                MqttKey::UserProperty(_) => None,
+            },
+            _ => None,
         }
     }
 
     /// Keeps what the columns at these positions of the physical schema need, in this order: call it when the
     /// physical schema is pruned.
     pub fn prune(&mut self, keep: &[usize]) {
-        if let SourceConnector::Datagen(datagen) = self {
-            datagen.fields = keep.iter().map(|column| datagen.fields[*column].clone()).collect();
+        match self {
+            SourceConnector::Datagen(datagen) => {
+                datagen.fields = keep.iter().map(|column| datagen.fields[*column].clone()).collect();
+            }
+            SourceConnector::Kafka(kafka) => kafka.prune(keep),
+            SourceConnector::Filesystem(_) | SourceConnector::Nexmark(_) | SourceConnector::Mqtt(_) => {}
         }
     }
 }
 
+/// What a sink does about rows that are updated and deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changelog {
+    /// It takes inserted rows only.
+    Refused,
+    /// It writes every change, with its kind.
+    Raw,
+    /// It keeps the table as it is: writes the newest row of a primary key and removes deleted ones. All rows of a key
+    /// must come to one of its subtasks, in order.
+    Upsert,
+}
+
 impl SinkConnector {
-    /// The connector and format of a table that is written. `schema` without `_op`; `changelog`: rows carry one.
+    pub const fn takes_changelog(&self) -> Changelog {
+        match self {
+            // Formats without row kinds are refused where the format is parsed.
+            SinkConnector::Filesystem(_) => Changelog::Raw,
+            SinkConnector::Print { .. } | SinkConnector::Stdout | SinkConnector::Blackhole => Changelog::Raw,
+            SinkConnector::Kafka(kafka) if kafka.upsert => Changelog::Upsert,
+            SinkConnector::Kafka(_) | SinkConnector::Mqtt(_) => Changelog::Raw,
+            SinkConnector::Redis(redis) if redis.mode.upserts() => Changelog::Upsert,
+            SinkConnector::Redis(_) | SinkConnector::Http(_) => Changelog::Refused,
+        }
+    }
+
+    /// The connector and format of a table that is written. `schema` without `_op`; `primary_key`: names of the columns
+    /// of the table's PRIMARY KEY; `changelog`: rows carry `_op`.
     pub fn parse(
         options: &mut Options,
         schema: &Schema,
+        primary_key: &[String],
         changelog: bool,
     ) -> Result<(SinkConnector, Option<Format>), OptionError> {
-        const EXPECTED: &str = "'filesystem', 'print' or 'blackhole' (for a table that is written)";
+        const EXPECTED: &str = "'filesystem', 'kafka', 'upsert-kafka', 'mqtt', 'redis', 'http', 'print' or 'blackhole' (for a table \
+                                that is written)";
         let connector = options.require("connector", EXPECTED)?;
         match connector.as_str() {
             "filesystem" => {
                 let files = Filesystem::parse(options)?;
                 let format = format::sink(options, schema, changelog)?;
+                format.check_lines(options, schema)?;
                 Ok((SinkConnector::Filesystem(files.sink), Some(format)))
+            }
+            "mqtt" => {
+                let sink = Mqtt::sink(options, schema)?;
+                Ok((SinkConnector::Mqtt(sink), Some(format::sink(options, schema, changelog)?)))
             }
             "print" => Ok((SinkConnector::Print { prefix: options.take("print-identifier") }, None)),
             "blackhole" => Ok((SinkConnector::Blackhole, None)),
+            "kafka" | "upsert-kafka" => {
+                let upsert = connector == "upsert-kafka";
+                let kafka = KafkaSink::parse(options, schema, primary_key, changelog, upsert)?;
+                let format = kafka.value_format.clone();
+                Ok((SinkConnector::Kafka(Box::new(kafka)), Some(format)))
+            }
+            "redis" => {
+                let (redis, format) = RedisSink::parse(options, schema, primary_key)?;
+                Ok((SinkConnector::Redis(redis), format))
+            }
+            "http" => {
+                let (http, format) = HttpSink::parse(options, schema)?;
+                Ok((SinkConnector::Http(http), Some(format)))
+            }
             other => Err(options.unaccepted("connector", other, EXPECTED)),
-        }
-    }
-}
-
-impl Format {
-    fn skip_errors(&mut self) {
-        match self {
-            Format::Json(json) | Format::ChangelogJson(json) => json.on_error = OnError::Skip,
-            Format::Csv(csv) => csv.on_error = OnError::Skip,
         }
     }
 }

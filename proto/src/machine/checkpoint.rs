@@ -213,15 +213,13 @@ impl Checkpoints {
     }
 
     /// The same job at another parallelism, at rest: nothing is triggered before the next `Running`. What subtasks that
-    /// are still there have ended or published is kept.
+    /// are still there have ended is kept. What they have published is not: one may stand in for another.
     pub fn rescale(&mut self, subtasks: BTreeSet<SubtaskId>, sinks: BTreeSet<SubtaskId>) {
         assert!(self.in_flight().is_none(), "a job is rescaled between two checkpoints");
         assert!(!subtasks.is_empty() && sinks.is_subset(&subtasks), "every sink is a subtask");
         self.ended.retain(|subtask| subtasks.contains(subtask));
-        // A sink starts from the newest completed checkpoint, and publishes it when it does.
-        let newest = self.newest_completed.unwrap_or_default();
-        let upto = |sink: SubtaskId| (sink, self.committed.get(&sink).copied().unwrap_or(newest));
-        self.committed = sinks.into_iter().map(upto).collect();
+        // A sink publishes what its checkpoint holds when it starts, and says so as ever.
+        self.committed = sinks.into_iter().map(|sink| (sink, Epoch(0))).collect();
         self.subtasks = subtasks;
         self.paused = true;
     }

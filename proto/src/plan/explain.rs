@@ -4,7 +4,7 @@
 //! An operator that feeds several others is printed once, with a number, and referred to by it afterwards.
 
 use super::*;
-use crate::connector::{Format, SinkConnector, SourceConnector};
+use crate::connector::{DeliveryGuarantee, KafkaBounded, KafkaTopics, SinkConnector, SourceConnector};
 use crate::expr::Expr;
 use crate::schema::Schema;
 use std::collections::BTreeMap;
@@ -17,6 +17,10 @@ pub enum Guarantee {
     ExactlyOnce,
     /// Rows since the last completed checkpoint are written again.
     AtLeastOnce,
+    /// And rows may be lost.
+    None,
+    /// They are written again, by their key: what is there in the end is what one writing leaves.
+    Idempotent,
 }
 
 impl Guarantee {
@@ -24,15 +28,26 @@ impl Guarantee {
         match self {
             Guarantee::ExactlyOnce => "exactly-once",
             Guarantee::AtLeastOnce => "at-least-once",
+            Guarantee::None => "none",
+            Guarantee::Idempotent => "idempotent",
         }
     }
 }
 
 impl SinkConnector {
-    pub const fn guarantee(&self) -> Guarantee {
+    pub fn guarantee(&self) -> Guarantee {
         match self {
             SinkConnector::Filesystem(_) => Guarantee::ExactlyOnce,
+            SinkConnector::Kafka(kafka) => match kafka.guarantee {
+                DeliveryGuarantee::ExactlyOnce => Guarantee::ExactlyOnce,
+                DeliveryGuarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+                DeliveryGuarantee::None => Guarantee::None,
+            },
             SinkConnector::Print { .. } | SinkConnector::Stdout | SinkConnector::Blackhole => Guarantee::AtLeastOnce,
+            SinkConnector::Redis(redis) if redis.exactly_once => Guarantee::ExactlyOnce,
+            SinkConnector::Redis(redis) if redis.mode.upserts() => Guarantee::Idempotent,
+            SinkConnector::Redis(_) | SinkConnector::Http(_) => Guarantee::AtLeastOnce,
+            SinkConnector::Mqtt(_) => Guarantee::AtLeastOnce,
         }
     }
 }
@@ -195,6 +210,7 @@ pub fn describe(plan: &Plan, op: &Operator) -> String {
                 model.outputs.fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(", ")
             )
         }
+        OperatorKind::LookupJoin(join) => describe_lookup_join(join, &input(0)),
         OperatorKind::Sink(sink) => describe_sink(sink, &op.schema),
     }
 }
@@ -207,8 +223,17 @@ fn describe_source(source: &Source, out: &Schema) -> String {
         }
         SourceConnector::Datagen(_) => "datagen".into(),
         SourceConnector::Nexmark(_) => "nexmark".into(),
+        SourceConnector::Kafka(kafka) => {
+            let topics = match &kafka.topics {
+                KafkaTopics::Names(names) => names.join(";"),
+                KafkaTopics::Pattern(pattern) => format!("/{pattern}/"),
+            };
+            let bounded = if kafka.bounded == KafkaBounded::Unbounded { ", unbounded" } else { "" };
+            format!("kafka topic={topics}{bounded}")
+        }
+        SourceConnector::Mqtt(mqtt) => format!("mqtt '{}'", mqtt.filters.join(";")),
     };
-    let format = source.format.as_ref().map(|format| format!(", {}", format_name(format))).unwrap_or_default();
+    let format = source.format.as_ref().map(|format| format!(", {}", format.name())).unwrap_or_default();
     let mut text = format!("Source({}, {connector}{format}", source.table);
     let _ = write!(text, ", select=[{}]", projection(&source.project, &source.physical, out));
     if let Some(watermark) = &source.watermark {
@@ -220,25 +245,62 @@ fn describe_source(source: &Source, out: &Schema) -> String {
     text + ")"
 }
 
+fn describe_lookup_join(join: &LookupJoin, left: &Schema) -> String {
+    let on: Vec<String> = join.keys.iter().map(|key| lookup_key(key, left)).collect();
+    let columns: Vec<&str> = join.right.fields.iter().map(|field| field.name.as_str()).collect();
+    let (table, connector) = (&join.table, join.connector.describe());
+    let mut text = format!("LookupJoin({:?}, {table}, {connector}", join.kind);
+    if let Some(format) = &join.format {
+        let _ = write!(text, ", {}", format.name());
+    }
+    let _ = write!(text, ", on=[{}], select=[{}]", on.join(", "), columns.join(", "));
+    if let Some(filter) = &join.filter {
+        let both = Schema::new(left.fields.iter().chain(&join.right.fields).cloned().collect());
+        let _ = write!(text, ", where=[{}]", in_names(filter, &both));
+    }
+    if let Some(cache) = &join.options.cache {
+        let _ = write!(text, ", cache=[{} KiB", cache.bytes_max >> 10);
+        if let Some(rows) = cache.rows_max {
+            let _ = write!(text, ", {rows} rows");
+        }
+        for (ms, what) in [(cache.expire_after_write_ms, "write"), (cache.expire_after_access_ms, "access")] {
+            if let Some(ms) = ms {
+                let _ = write!(text, ", {} after {what}", duration(ms as i64));
+            }
+        }
+        text.push(']');
+    }
+    text + ")"
+}
+
+/// `device_id = id`, `region = 'eu'`.
+pub fn lookup_key(key: &LookupKey, left: &Schema) -> String {
+    let (key, value) = (&key.field, &key.value);
+    match value {
+        LookupValue::Column(index) => format!("{} = {}", name(left, *index), key.name),
+        LookupValue::Constant(scalar) => format!("{} = {}", key.name, Expr::literal(scalar.clone(), key.ty.clone())),
+    }
+}
+
 fn describe_sink(sink: &Sink, schema: &Schema) -> String {
     let connector = match &sink.connector {
         SinkConnector::Filesystem(files) => format!("filesystem '{}'", files.path),
         SinkConnector::Print { .. } => "print".into(),
         SinkConnector::Stdout => "stdout".into(),
         SinkConnector::Blackhole => "blackhole".into(),
+        SinkConnector::Kafka(kafka) => {
+            format!("{} '{}'", if kafka.upsert { "upsert-kafka" } else { "kafka" }, kafka.topic)
+        }
+        SinkConnector::Redis(redis) => format!("redis {} '{}'", redis.mode.name(), redis.server.describe()),
+        SinkConnector::Http(http) => format!("http {} '{}'", http.method.name(), http.url),
+        SinkConnector::Mqtt(mqtt) => format!("mqtt '{}'", mqtt.topic),
     };
-    let format = sink.format.as_ref().map(|format| format!(", {}", format_name(format))).unwrap_or_default();
+    let format = sink.format.as_ref().map(|format| format!(", {}", format.name())).unwrap_or_default();
     let columns: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
     let guarantee = sink.connector.guarantee().name();
-    format!("Sink({}, {connector}{format}, columns=[{}], {guarantee})", sink.table, columns.join(", "))
-}
-
-const fn format_name(format: &Format) -> &'static str {
-    match format {
-        Format::Json(_) => "json",
-        Format::Csv(_) => "csv",
-        Format::ChangelogJson(_) => "changelog-json",
-    }
+    let keys =
+        if sink.keys.is_empty() { String::new() } else { format!(", key=[{}]", column_names(schema, &sink.keys)) };
+    format!("Sink({}, {connector}{format}, columns=[{}]{keys}, {guarantee})", sink.table, columns.join(", "))
 }
 
 fn describe_window_aggregate(aggregate: &WindowAggregate, input: &Schema, out: &Schema) -> String {

@@ -75,6 +75,7 @@ impl Plan {
         let from_changelog = self.inputs_of(edge.from).any(|input| input.changelog);
         let made = match (&from.kind, edge.output) {
             (OperatorKind::GroupAggregate(_), _) => Some(true),
+            (OperatorKind::Source(source), Output::Main) => Some(source.is_changelog()),
             (OperatorKind::Calc(_), _) if from_changelog => Some(true),
             // A Calc may make a changelog of plain rows, to meet one in a union.
             (OperatorKind::Calc(_), _) => None,
@@ -183,7 +184,11 @@ impl Plan {
                 check_window_join(join, &inputs[0], &inputs[1])?
             }
             OperatorKind::Predict(predict) => check_predict(predict, &inputs[0])?,
-            OperatorKind::Sink(_) => types(&inputs[0]),
+            OperatorKind::LookupJoin(join) => check_lookup_join(join, &inputs[0])?,
+            OperatorKind::Sink(sink) => {
+                sink.keys.iter().try_for_each(|key| column(&inputs[0], *key, "key").map(drop))?;
+                types(&inputs[0])
+            }
         };
         if types(&op.schema) != expected {
             return Err(format!("its columns are {}, and it makes ({})", columns(&op.schema), names(&expected)));
@@ -228,6 +233,7 @@ impl OperatorKind {
             OperatorKind::GroupAggregate(_) => "GroupAggregate",
             OperatorKind::WindowJoin(_) => "WindowJoin",
             OperatorKind::Predict(_) => "Predict",
+            OperatorKind::LookupJoin(_) => "LookupJoin",
             OperatorKind::Sink(_) => "Sink",
         }
     }
@@ -278,11 +284,19 @@ fn nesting(schema: &Schema) -> Checked {
 
 fn check_source(source: &Source) -> Result<Vec<DataType>, String> {
     nesting(&source.physical)?;
-    let first_metadata = source.physical.len().saturating_sub(source.metadata.len());
+    let changelog = source.is_changelog();
+    let behind_rows = source.metadata.len() + changelog as usize;
+    let first_metadata = source.physical.len().saturating_sub(behind_rows);
     if source.metadata.iter().enumerate().any(|(i, (column, _))| *column != first_metadata + i) {
         return Err("metadata columns are not the last of the physical ones".into());
     }
     source.project.iter().try_for_each(|expr| expression(expr, &source.physical, "column"))?;
+    if changelog {
+        if !carries_op(&source.physical) {
+            return Err(format!("is a changelog, and its columns are {}", columns(&source.physical)));
+        }
+        passes_op(&source.project, &source.physical)?;
+    }
     if let Some(watermark) = &source.watermark {
         expression(&watermark.expr, &source.physical, "watermark")?;
         if !watermark.expr.ty.is_timestamp() {
@@ -301,13 +315,17 @@ fn check_calc(calc: &Calc, input: &Schema, changelog: bool) -> Result<Vec<DataTy
     }
     calc.project.iter().try_for_each(|expr| expression(expr, input, "column"))?;
     if changelog {
-        let op = input.len() - 1;
-        let passed = calc.project.last().is_some_and(|expr| expr.kind == crate::expr::ExprKind::Column(op));
-        if !passed {
-            return Err(format!("loses `{OP_COLUMN}` of a changelog"));
-        }
+        passes_op(&calc.project, input)?;
     }
     Ok(calc.project.iter().map(|expr| expr.ty.clone()).collect())
+}
+
+fn passes_op(project: &[Expr], input: &Schema) -> Checked {
+    let op = expr::ExprKind::Column(input.len() - 1);
+    match project.last().is_some_and(|expr| expr.kind == op) {
+        true => Ok(()),
+        false => Err(format!("loses `{OP_COLUMN}` of a changelog")),
+    }
 }
 
 fn check_window(window: &Window, input: &Schema) -> Checked {
@@ -473,6 +491,52 @@ fn check_window_join(join: &WindowJoin, left: &Schema, right: &Schema) -> Result
         JoinKind::Semi | JoinKind::Anti => types(left),
         _ => types(&both),
     })
+}
+
+fn check_lookup_join(join: &LookupJoin, left: &Schema) -> Result<Vec<DataType>, String> {
+    nesting(&join.right)?;
+    if !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
+        return Err(format!("a lookup is no {:?} join", join.kind));
+    }
+    if join.keys.is_empty() {
+        return Err("a lookup without a key".into());
+    }
+    for (i, LookupKey { field, value }) in join.keys.iter().enumerate() {
+        if join.keys[..i].iter().any(|other| other.field.name == field.name) {
+            return Err(format!("key `{}` twice", field.name));
+        }
+        if !field.ty.has_text() {
+            return Err(format!("key `{}` is {}, which has no text", field.name, field.ty));
+        }
+        match value {
+            LookupValue::Column(index) => {
+                let ty = column(left, *index, "key")?;
+                if *ty != field.ty {
+                    return Err(format!("key `{}` is {}, and column {index} is {ty}", field.name, field.ty));
+                }
+            }
+            LookupValue::Constant(scalar) => {
+                let literal = Expr::literal(scalar.clone(), field.ty.clone());
+                expression(&literal, left, "key")?;
+                if *scalar == expr::Scalar::Null {
+                    return Err(format!("key `{}` is NULL, which no row has", field.name));
+                }
+            }
+        }
+        let used = join.right.fields.iter().find(|right| right.name == field.name);
+        if let Some(used) = used.filter(|used| used.ty != field.ty) {
+            return Err(format!("key `{}` is {}, and the column {}", field.name, field.ty, used.ty));
+        }
+    }
+    join.connector.fits(join.format.as_ref(), &join.values())?;
+    let both = Schema::new(left.fields.iter().chain(&join.right.fields).cloned().collect());
+    if let Some(filter) = &join.filter {
+        expression(filter, &both, "filter")?;
+        if filter.ty != DataType::Boolean {
+            return Err(format!("the filter {filter} is {}, not BOOLEAN", filter.ty));
+        }
+    }
+    Ok(types(&both))
 }
 
 fn check_predict(predict: &Predict, input: &Schema) -> Result<Vec<DataType>, String> {

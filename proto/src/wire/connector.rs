@@ -21,6 +21,8 @@ impl From<&SourceConnector> for wire::SourceConnector {
             SourceConnector::Filesystem(filesystem) => Kind::Filesystem(filesystem.into()),
             SourceConnector::Datagen(datagen) => Kind::Datagen(datagen.into()),
             SourceConnector::Nexmark(nexmark) => Kind::Nexmark(nexmark.into()),
+            SourceConnector::Kafka(kafka) => Kind::Kafka(kafka.into()),
+            SourceConnector::Mqtt(mqtt) => Kind::Mqtt(mqtt.into()),
         };
         wire::SourceConnector { kind: Some(kind) }
     }
@@ -31,10 +33,12 @@ impl TryFrom<wire::SourceConnector> for SourceConnector {
 
     fn try_from(connector: wire::SourceConnector) -> Result<SourceConnector, Fault> {
         use source_connector::Kind;
-        Ok(match chosen(connector.kind, "kind", "filesystem, datagen, nexmark")? {
+        Ok(match chosen(connector.kind, "kind", "filesystem, datagen, nexmark, kafka, mqtt")? {
             Kind::Filesystem(filesystem) => SourceConnector::Filesystem(required(Some(filesystem), "filesystem")?),
             Kind::Datagen(datagen) => SourceConnector::Datagen(required(Some(datagen), "datagen")?),
             Kind::Nexmark(nexmark) => SourceConnector::Nexmark(required(Some(nexmark), "nexmark")?),
+            Kind::Kafka(kafka) => SourceConnector::Kafka(required(Some(kafka), "kafka")?),
+            Kind::Mqtt(mqtt) => SourceConnector::Mqtt(required(Some(mqtt), "mqtt")?),
         })
     }
 }
@@ -47,6 +51,10 @@ impl From<&SinkConnector> for wire::SinkConnector {
             SinkConnector::Print { prefix } => Kind::Print(wire::Print { prefix: prefix.clone() }),
             SinkConnector::Stdout => Kind::Stdout(wire::Nothing {}),
             SinkConnector::Blackhole => Kind::Blackhole(wire::Nothing {}),
+            SinkConnector::Kafka(kafka) => Kind::Kafka(kafka.as_ref().into()),
+            SinkConnector::Redis(redis) => Kind::Redis(redis.into()),
+            SinkConnector::Http(http) => Kind::Http(http.into()),
+            SinkConnector::Mqtt(mqtt) => Kind::Mqtt(mqtt.into()),
         };
         wire::SinkConnector { kind: Some(kind) }
     }
@@ -57,11 +65,15 @@ impl TryFrom<wire::SinkConnector> for SinkConnector {
 
     fn try_from(connector: wire::SinkConnector) -> Result<SinkConnector, Fault> {
         use sink_connector::Kind;
-        Ok(match chosen(connector.kind, "kind", "filesystem, print, stdout, blackhole")? {
+        Ok(match chosen(connector.kind, "kind", "filesystem, print, stdout, blackhole, kafka, redis, http, mqtt")? {
             Kind::Filesystem(filesystem) => SinkConnector::Filesystem(required(Some(filesystem), "filesystem")?),
             Kind::Print(print) => SinkConnector::Print { prefix: print.prefix },
             Kind::Stdout(_) => SinkConnector::Stdout,
             Kind::Blackhole(_) => SinkConnector::Blackhole,
+            Kind::Kafka(kafka) => SinkConnector::Kafka(Box::new(required(Some(kafka), "kafka")?)),
+            Kind::Redis(redis) => SinkConnector::Redis(required(Some(redis), "redis")?),
+            Kind::Http(http) => SinkConnector::Http(required(Some(http), "http")?),
+            Kind::Mqtt(mqtt) => SinkConnector::Mqtt(required(Some(mqtt), "mqtt")?),
         })
     }
 }
@@ -228,6 +240,11 @@ impl From<&Format> for wire::Format {
             Format::Json(json) => Kind::Json(json.into()),
             Format::Csv(csv) => Kind::Csv(csv.into()),
             Format::ChangelogJson(json) => Kind::ChangelogJson(json.into()),
+            Format::Raw(raw) => Kind::Raw(raw.into()),
+            Format::DebeziumJson(debezium) => Kind::DebeziumJson(debezium.into()),
+            Format::Protobuf(protobuf) => Kind::Protobuf(protobuf.into()),
+            Format::Avro(avro) => Kind::Avro(avro.into()),
+            Format::AvroConfluent(confluent) => Kind::AvroConfluent(confluent.into()),
         };
         wire::Format { kind: Some(kind) }
     }
@@ -238,10 +255,16 @@ impl TryFrom<wire::Format> for Format {
 
     fn try_from(format: wire::Format) -> Result<Format, Fault> {
         use format::Kind;
-        Ok(match chosen(format.kind, "kind", "json, csv, changelog_json")? {
+        const KNOWN: &str = "json, csv, changelog_json, raw, debezium_json, protobuf, avro, avro_confluent";
+        Ok(match chosen(format.kind, "kind", KNOWN)? {
             Kind::Json(json) => Format::Json(required(Some(json), "json")?),
             Kind::Csv(csv) => Format::Csv(required(Some(csv), "csv")?),
             Kind::ChangelogJson(json) => Format::ChangelogJson(required(Some(json), "changelog_json")?),
+            Kind::Raw(raw) => Format::Raw(required(Some(raw), "raw")?),
+            Kind::DebeziumJson(debezium) => Format::DebeziumJson(required(Some(debezium), "debezium_json")?),
+            Kind::Protobuf(protobuf) => Format::Protobuf(required(Some(protobuf), "protobuf")?),
+            Kind::Avro(avro) => Format::Avro(required(Some(avro), "avro")?),
+            Kind::AvroConfluent(confluent) => Format::AvroConfluent(required(Some(confluent), "avro_confluent")?),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Why a message does not decode and which of its fields is to blame, with the small checks that all messages share.
 
+use crate::secret::Template;
 use std::fmt;
 
 /// Reads `operators[3].window_aggregate.window.kind: …`. The path is put together from the inside out, while the
@@ -56,6 +57,15 @@ pub(super) fn narrow_option<W: Copy + fmt::Display, T: TryFrom<W>>(
     field: &str,
 ) -> Result<Option<T>, Fault> {
     value.map(|value| narrow(value, field)).transpose()
+}
+
+/// Text that may name secrets.
+pub(super) fn template(text: &str, field: &str) -> Result<Template, Fault> {
+    Template::parse(text).map_err(|error| Fault::new(field, error.to_string()))
+}
+
+pub(super) fn template_option(text: Option<String>, field: &str) -> Result<Option<Template>, Fault> {
+    text.map(|text| template(&text, field)).transpose()
 }
 
 /// Columns by position.

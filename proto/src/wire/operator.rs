@@ -30,7 +30,8 @@ impl TryFrom<wire::Operator> for Operator {
     type Error = Fault;
 
     fn try_from(operator: wire::Operator) -> Result<Operator, Fault> {
-        let kinds = "source, calc, window_assign, window_aggregate, group_aggregate, window_join, predict, sink";
+        let kinds = "source, calc, window_assign, window_aggregate, group_aggregate, window_join, predict, sink, \
+                     lookup_join";
         Ok(Operator {
             id: OperatorId(operator.id),
             name: operator.name,
@@ -74,6 +75,7 @@ impl From<&OperatorKind> for Kind {
             OperatorKind::GroupAggregate(aggregate) => Kind::GroupAggregate(aggregate.into()),
             OperatorKind::WindowJoin(join) => Kind::WindowJoin(join.into()),
             OperatorKind::Predict(predict) => Kind::Predict(predict.into()),
+            OperatorKind::LookupJoin(join) => Kind::LookupJoin(join.into()),
             OperatorKind::Sink(sink) => Kind::Sink(sink.into()),
         }
     }
@@ -95,6 +97,7 @@ impl TryFrom<Kind> for OperatorKind {
             }
             Kind::WindowJoin(join) => OperatorKind::WindowJoin(required(Some(join), "window_join")?),
             Kind::Predict(predict) => OperatorKind::Predict(required(Some(predict), "predict")?),
+            Kind::LookupJoin(join) => OperatorKind::LookupJoin(required(Some(join), "lookup_join")?),
             Kind::Sink(sink) => OperatorKind::Sink(required(Some(sink), "sink")?),
         })
     }
@@ -257,12 +260,13 @@ impl TryFrom<wire::Model> for Model {
 
 impl From<&Sink> for wire::Sink {
     fn from(sink: &Sink) -> wire::Sink {
-        let Sink { table, connector, format, changelog } = sink;
+        let Sink { table, connector, format, changelog, keys } = sink;
         wire::Sink {
             table: table.clone(),
             connector: Some(connector.into()),
             format: format.as_ref().map(Into::into),
             changelog: *changelog,
+            keys: keys.iter().map(|key| *key as u64).collect(),
         }
     }
 }
@@ -276,6 +280,7 @@ impl TryFrom<wire::Sink> for Sink {
             connector: required(sink.connector, "connector")?,
             format: optional(sink.format, "format")?,
             changelog: sink.changelog,
+            keys: columns(sink.keys, "keys")?,
         })
     }
 }

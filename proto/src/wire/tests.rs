@@ -66,7 +66,7 @@ fn seal(bytes: &mut [u8]) {
 #[test]
 fn the_generator_makes_every_variant() {
     let mut seen = BTreeSet::new();
-    for seed in 0..300 {
+    for seed in 0..3000 {
         let mut generator = Generator::new(seed);
         generator.plan();
         seen.append(&mut generator.seen);

@@ -4,12 +4,12 @@ use super::run::panicked;
 use super::scratch::{self, scratch};
 use super::wiring::{Handle, Wiring, input_schemas, operator};
 use crate::config::{self, WorkerConfig};
-use crate::connector::{self, CommitPermit, Place};
+use crate::connector::{self, CommitPermit, Place, SinkRestore};
 use crate::error::{Code, Error, Result};
 use crate::exchange::{Channel, Exchange, Outlet, Partitioner, Registration};
 use crate::expr::CalcProgram;
 use crate::metrics::{Metered, OperatorMetrics, Role};
-use crate::operator;
+use crate::operator::{self, lookup_join::LookupJoin};
 use crate::state::{Restored, Root, Store, Stores, download, tempdir};
 use crate::task::{
     Body, Clock, Control, Events, ExchangeOutput, Exit, GatedTask, Node, Out, Outputs, RowTime, SourceTask, Target,
@@ -90,9 +90,15 @@ fn to_download(command: &Deploy, plan: &Plan, wiring: &Wiring) -> Vec<(SubtaskId
     for state in command.restore.iter().flat_map(|manifest| &manifest.operators) {
         let Some(op) = plan.operator(state.id) else { continue };
         let subtasks = (0..op.parallelism).map(|index| SubtaskId { operator: op.id, index });
+        let is_sink = matches!(op.kind, OperatorKind::Sink(_));
         for subtask in subtasks.filter(|subtask| wiring.is_here(*subtask)) {
             let range = range_of(subtask.index, op.parallelism, plan.max_parallelism);
-            let old = state.subtasks.iter().filter(|old| overlaps(&old.key_groups, &range));
+            let old = state.subtasks.iter().filter(|old| match is_sink {
+                // Rows that are not published yet belong to the subtask that wrote them, or to the one that stands in
+                // for it.
+                true => !old.keyed.is_empty() && old.index % op.parallelism == subtask.index,
+                false => overlaps(&old.key_groups, &range),
+            });
             wanted.extend(old.map(|old| (subtask, old.clone())));
         }
     }
@@ -285,14 +291,24 @@ impl<'a> Builder<'a> {
                 // The last column is `_op`; a sink knows it as the row's kind.
                 schema.fields.pop();
             }
-            let early = self.with.config.bugs.commit_early;
             let enforcer = connector::Enforcer::of(&self.plan.config);
-            let sink = connector::sink(sink, &schema, &place, &blobs, permit.as_ref(), enforcer, early);
+            let files = self.restored.remove(&subtask).unwrap_or_default();
+            let restore = SinkRestore { blobs: &blobs, permit, files };
+            let sink = connector::sink(sink, &schema, &place, restore, enforcer, &self.with.config.bugs);
             Body::Sink(sink.map_err(named)?)
         } else {
-            let mut operator =
-                operator::build(&op.kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone())
-                    .map_err(named)?;
+            let operator = match &op.kind {
+                OperatorKind::LookupJoin(spec) => {
+                    let clock = self.with.clock.clone();
+                    let lookup =
+                        connector::lookup(spec, &self.place(&spec.table, op, index), Box::new(move || clock()));
+                    let input = inputs.first().ok_or_else(|| Error::new(Code::Internal, "a lookup join without input"));
+                    let join = |lookup| LookupJoin::new(spec, input?, &op.schema, lookup);
+                    lookup.and_then(join).map(|join| -> Box<dyn operator::Operator> { Box::new(join) })
+                }
+                kind => operator::build(kind, &inputs, &op.schema, self.plan.max_parallelism, key_groups.clone()),
+            };
+            let mut operator = operator.map_err(named)?;
             if operator.keyed() {
                 let restored = self.restored.remove(&subtask).unwrap_or_default();
                 store = self.stores.create(subtask, key_groups, restored).map_err(named)?;
@@ -303,7 +319,8 @@ impl<'a> Builder<'a> {
             Body::Operator(operator)
         };
         let outputs = self.outputs(op, subtask, subtasks)?;
-        Ok(Node::new(subtask, op.name.clone(), body, store, outputs, self.memory_share))
+        let restored = self.command.restore.as_ref().map(|manifest| manifest.epoch);
+        Ok(Node::new(subtask, op.name.clone(), body, store, outputs, self.memory_share).restored(restored))
     }
 
     fn outputs(&mut self, op: &'a Operator, subtask: SubtaskId, subtasks: &mut Vec<SubtaskId>) -> Result<Outputs> {

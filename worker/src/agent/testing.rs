@@ -29,7 +29,7 @@ pub fn plan(sink: SinkConnector) -> Plan {
     };
     let json = Json { on_error: OnError::Fail, timestamps: TimestampFormat::Sql };
     let format = matches!(sink, SinkConnector::Filesystem(_)).then_some(Format::Json(json));
-    let sink = Sink { table: "out".into(), connector: sink, format, changelog: false };
+    let sink = Sink { table: "out".into(), connector: sink, format, changelog: false, keys: vec![] };
     let operator = |number, name: &str, kind, parallelism| Operator {
         id: OperatorId(number),
         name: name.into(),

@@ -1,10 +1,12 @@
 //! What NOT NULL of a written column means: a row with NULL there fails the job, or is dropped and counted, by
 //! `SET 'table.exec.sink.not-null-enforcer'`. The same for all sinks, so it stands in front of them.
 
-use super::{CommitPermit, Sink};
+use super::{CommitPermit, Published, Sink};
 use crate::error::{Code, Error, Result};
+use crate::state::Staged;
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_buffer::NullBuffer;
+use ef_proto::checkpoint::StateFile;
 use ef_proto::ids::Epoch;
 use ef_proto::schema::Schema;
 use std::collections::BTreeMap;
@@ -70,12 +72,32 @@ impl Sink for NotNull {
         self.sink.prepare(epoch)
     }
 
+    fn stage(&mut self, epoch: Epoch) -> Result<(Vec<u8>, Option<Staged>)> {
+        self.sink.stage(epoch)
+    }
+
+    fn uploaded(&mut self, sequence: u64, files: Vec<StateFile>) {
+        self.sink.uploaded(sequence, files);
+    }
+
+    fn confirm(&mut self, sequence: u64) {
+        self.sink.confirm(sequence);
+    }
+
     fn commit(&mut self, permit: &CommitPermit) -> Result<()> {
         self.sink.commit(permit)
     }
 
+    fn published(&mut self) -> Result<Published> {
+        self.sink.published()
+    }
+
     fn on_clock(&mut self, now_ms: i64) -> Result<()> {
         self.sink.on_clock(now_ms)
+    }
+
+    fn interrupt(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        self.sink.interrupt()
     }
 
     fn bytes_written(&self) -> u64 {

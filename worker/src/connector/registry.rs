@@ -14,6 +14,19 @@ pub fn source(source: &plan::Source, place: &Place, restored: &[Vec<u8>], clock:
             Ok(Box::new(FilesystemSource::new(source, options, place, restored, clock)?))
         }
         SourceConnector::Datagen(options) => datagen::source(options, &source.physical, place, restored, clock),
+        #[cfg(feature = "mqtt")]
+        SourceConnector::Mqtt(options) => {
+            Ok(Box::new(super::mqtt::MqttSource::new(source, options, place, restored, clock)?))
+        }
+        #[cfg(not(feature = "mqtt"))]
+        SourceConnector::Mqtt(_) => Err(crate::error::Error::invalid("this worker is built without the feature mqtt")),
         SourceConnector::Nexmark(options) => nexmark::source(options, &source.physical, place, restored, clock),
+        #[cfg(feature = "kafka")]
+        SourceConnector::Kafka(options) => super::kafka::source(source, options, place, restored, clock),
+        #[cfg(not(feature = "kafka"))]
+        SourceConnector::Kafka(_) => Err(crate::error::Error::invalid(format!(
+            "table \"{}\": this build has no connector 'kafka'; use one with the feature `kafka`",
+            source.table
+        ))),
     }
 }

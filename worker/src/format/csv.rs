@@ -339,6 +339,34 @@ impl Decoder for CsvDecoder {
         Decoded { consumed: at, lines, stop, nulled }
     }
 
+    /// Exactly one record, with or without a line end; a message has no header.
+    fn decode_record(&mut self, payload: &[u8], nulled: &mut Nulled) -> std::result::Result<usize, Box<DecodeError>> {
+        self.header = false;
+        let rows = self.rows;
+        let reason = match self.split(payload, true) {
+            Split::Record(length) if length < payload.len() => {
+                Err((None, "expected one record, found more behind its line end".to_string()))
+            }
+            Split::Record(_) => self.append(),
+            Split::Broken(_, reason) => Err((None, reason.to_string())),
+            Split::Part => Err((None, "expected a whole record".to_string())),
+        };
+        match reason {
+            Ok(row) => {
+                if let Some((fields, (column, reason))) = row {
+                    nulled.add(Nulled { fields, first: Some(DecodeError::new(0, 0, column, reason, payload)) });
+                }
+                self.rows += 1;
+                self.bytes += payload.len();
+                Ok(1)
+            }
+            Err((column, reason)) => {
+                self.columns.iter_mut().for_each(|column| column.truncate(rows));
+                Err(Box::new(DecodeError::new(0, 0, column, reason, payload)))
+            }
+        }
+    }
+
     fn rows(&self) -> usize {
         self.rows
     }
@@ -353,5 +381,45 @@ impl Decoder for CsvDecoder {
 
     fn on_error(&self) -> OnError {
         self.options.on_error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ef_proto::schema::Field;
+
+    #[test]
+    fn a_message_is_exactly_one_record_without_a_header() {
+        let fields = [("n", DataType::Int64), ("s", DataType::String)].map(|(name, ty)| Field::new(name, ty, true));
+        let options = Csv {
+            on_error: OnError::Skip,
+            delimiter: b',',
+            quote: Some(b'"'),
+            escape: None,
+            null_literal: None,
+            comments: false,
+            header: true,
+        };
+        let mut decoder = CsvDecoder::new(&Schema::new(fields.into()), &options).expect("valid");
+        let mut decode = |text: &str| {
+            let rows = decoder.rows();
+            let decoded = decoder.decode_record(text.as_bytes(), &mut Nulled::default());
+            assert_eq!(decoder.rows() - rows, decoded.is_ok() as usize, "a bad message leaves nothing");
+            decoded.map_err(|error| error.to_string())
+        };
+        for text in ["1,a", "2,b\n", "3,\"two\nlines\"\r\n", ","] {
+            assert_eq!(decode(text), Ok(1), "{text:?}");
+        }
+        for (text, expected) in [
+            ("4,a\n5,b", "expected one record, found more behind its line end"),
+            ("x,a", "column \"n\": expected"),
+            ("6", "expected 2 columns, found 1"),
+            ("7,\"a", "a quoted field is never closed"),
+        ] {
+            let error = decode(text).expect_err(text);
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+        assert_eq!(decoder.take().expect("columns").num_rows(), 4);
     }
 }

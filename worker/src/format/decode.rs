@@ -7,11 +7,13 @@
 //! decoder itself go on behind them.
 
 use super::csv::CsvDecoder;
-use super::json::JsonDecoder;
+use super::json::{JsonDecoder, debezium};
+use super::{avro, protobuf, raw};
 use crate::error::{Context, Error, Result};
 use arrow_array::builder::{Int64Builder, StringBuilder};
 use arrow_array::{ArrayRef, RecordBatch};
-use ef_proto::connector::{Format, OnError};
+use ef_proto::connector::{AvroConfluent, Format, OnError};
+use ef_proto::error::Code;
 use ef_proto::plan::error_schema;
 use ef_proto::schema::Schema;
 use std::fmt;
@@ -22,6 +24,9 @@ pub const LINE_BYTES: usize = 16 << 20;
 
 /// Bytes of a bad row that are kept for the error table.
 pub const RAW_BYTES: usize = 4096;
+
+/// `connector::formats` opens it.
+pub(super) const NO_REGISTRY: &str = "format 'avro-confluent' is opened with its registry";
 
 /// How far a call of [`Decoder::decode`] got.
 #[derive(Debug)]
@@ -40,6 +45,15 @@ pub struct Nulled {
     pub fields: u64,
     /// The first row with one.
     pub first: Option<DecodeError>,
+}
+
+impl Nulled {
+    pub(crate) fn add(&mut self, other: Nulled) {
+        self.fields += other.fields;
+        if self.first.is_none() {
+            self.first = other.first;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +107,19 @@ pub trait Decoder: Send {
     /// Decodes rows from the front of `input`. `last`: nothing follows `input`, so a row without line end is whole.
     fn decode(&mut self, input: &[u8], last: bool) -> Decoded;
 
+    /// Decodes one message, all of which is `payload`; says how many rows it made (one, for most formats). Fields that
+    /// became NULL are added to `nulled`. Not to be called when the batch has its fill of rows or bytes. Those whose
+    /// messages are not as good as the lines of a file have a body of their own.
+    fn decode_record(&mut self, payload: &[u8], nulled: &mut Nulled) -> std::result::Result<usize, Box<DecodeError>> {
+        let before = self.rows();
+        let decoded = self.decode(payload, true);
+        nulled.add(decoded.nulled);
+        match decoded.stop {
+            Stop::Bad(error) => Err(Box::new(error)),
+            _ => Ok(self.rows() - before),
+        }
+    }
+
     /// Rows in the open batch.
     fn rows(&self) -> usize;
 
@@ -110,7 +137,21 @@ pub fn decoder(format: &Format, schema: &Schema) -> Result<Box<dyn Decoder>> {
         Format::ChangelogJson(_) => {
             return Err(Error::invalid("format 'changelog-json' can be written, not read; use 'json'"));
         }
+        Format::Raw(options) => Box::new(raw::decoder(schema, options)?),
+        Format::DebeziumJson(options) => Box::new(debezium::decoder(schema, options)?),
+        Format::Protobuf(options) => Box::new(protobuf::decoder(schema, options)?),
+        Format::Avro(options) => Box::new(avro::decoder(schema, options)?),
+        Format::AvroConfluent(_) => return Err(Error::new(Code::Internal, NO_REGISTRY)),
     })
+}
+
+/// Of `avro-confluent`, with the registry that has the schemas of its messages.
+pub fn registered(
+    options: &AvroConfluent,
+    schema: &Schema,
+    registry: Box<dyn avro::SchemaRegistry>,
+) -> Result<Box<dyn Decoder>> {
+    Ok(Box::new(avro::registered(schema, options, registry)?))
 }
 
 /// The bad rows that a source skipped since its last batch: rows of `plan::error_schema`.

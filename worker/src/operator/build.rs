@@ -36,6 +36,10 @@ pub fn build(
             Box::new(WindowJoin::new(spec, input(0)?, input(1)?, max_parallelism, key_groups)?)
         }
         OperatorKind::Predict(spec) => Box::new(Predict::new(spec, input(0)?, output)?),
+        // It is given what looks rows up: `LookupJoin::new`.
+        OperatorKind::LookupJoin(_) => {
+            return Err(Error::new(Code::Internal, "a lookup join is built with its connector"));
+        }
         OperatorKind::Source(_) | OperatorKind::Sink(_) => {
             return Err(Error::new(Code::Internal, "sources and sinks are connectors"));
         }

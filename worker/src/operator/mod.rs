@@ -7,12 +7,15 @@ use crate::error::Result;
 use crate::state::Store;
 use arrow_array::RecordBatch;
 use ef_proto::plan::Output;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub mod accumulate;
 mod build;
 pub mod calc;
 pub mod group_aggregate;
 mod group_set;
+pub mod lookup_join;
 #[cfg(test)]
 mod map_store;
 pub mod predict;
@@ -106,6 +109,10 @@ pub trait Operator: Send {
     fn keyed(&self) -> bool {
         false
     }
+
+    /// Called once before the first batch: a call that waits for the world outside ends, with any error, soon after this
+    /// is set.
+    fn heed(&mut self, _left: Arc<AtomicBool>) {}
 
     /// Rows that came too late for every window. All counters are of this run: state does not carry them over a
     /// restore, just as rows in and out are not.

@@ -124,7 +124,11 @@ impl GatedTask {
             return Ok(());
         }
         *clocked_at = now_ms;
-        self.root.visit(&mut |node| node.on_clock(now_ms))
+        let events = &self.events;
+        self.root.visit(&mut |node| {
+            node.on_clock(now_ms)?;
+            tell_published(node, events)
+        })
     }
 }
 
@@ -151,9 +155,8 @@ pub(super) fn send(events: &Events, event: TaskEvent) -> Result<(), Exit> {
 pub(super) fn control(node: &mut Node, message: &Control, events: &Events) -> Result<(), Exit> {
     match message {
         Control::Complete(epoch) => {
-            if node.complete(*epoch)? {
-                send(events, TaskEvent::Committed { epoch: *epoch, subtask: node.subtask })?;
-            }
+            node.complete(*epoch)?;
+            tell_published(node, events)?;
         }
         Control::Abort(epoch) => node.abort(*epoch),
         Control::Uploaded { subtask, sequence, files } if node.subtask == *subtask => {
@@ -163,6 +166,14 @@ pub(super) fn control(node: &mut Node, message: &Control, events: &Events) -> Re
         Control::Uploaded { .. } | Control::Trigger(_) | Control::Stop { .. } | Control::Cancel => {}
     }
     Ok(())
+}
+
+/// Tells the agent what a sink has published since it was told to.
+pub(super) fn tell_published(node: &mut Node, events: &Events) -> Result<(), Exit> {
+    match node.published()? {
+        Some(epoch) => send(events, TaskEvent::Committed { epoch, subtask: node.subtask }),
+        None => Ok(()),
+    }
 }
 
 /// After the last input: flush, tell the agent, and answer for checkpoints until cancelled. No barrier will come any
@@ -189,6 +200,7 @@ pub(super) fn finish(
     linger(gate, answered, &mut |act| match act {
         Linger::Control(message) => root.visit(&mut |node| control(node, &message, events)),
         Linger::Failed(error) => Err(failed(root.subtask, &root.name, error)),
+        Linger::Clock => root.visit(&mut |node| tell_published(node, events)),
         Linger::Snapshot(epoch) => {
             let mut nodes = Vec::new();
             root.visit(&mut |node| snapshot_into(node, epoch, &mut nodes))?;
@@ -201,7 +213,12 @@ pub(super) enum Linger {
     Control(Control),
     Snapshot(Epoch),
     Failed(Error),
+    /// Sinks may have published.
+    Clock,
 }
+
+/// How often a task that has ended asks its sinks whether they have published.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// The loop of a task that has ended.
 pub(super) fn linger(
@@ -216,7 +233,7 @@ pub(super) fn linger(
                 return exit;
             }
         }
-        let step = match gate.receive(&|_| true, Duration::from_secs(1)) {
+        let step = match gate.receive(&|_| true, LINGER) {
             Received::Control(Control::Cancel) => return Exit::Cancelled,
             Received::Control(Control::Trigger(epoch)) => {
                 answered.triggered = epoch;
@@ -229,7 +246,8 @@ pub(super) fn linger(
             Received::Control(message) => act(Linger::Control(message)),
             // All inputs have ended; but those below may not have had our end.
             Received::Failed(error) => act(Linger::Failed(error)),
-            Received::Timeout | Received::Frame(..) => Ok(()),
+            Received::Timeout => act(Linger::Clock),
+            Received::Frame(..) => Ok(()),
         };
         if let Err(exit) = step {
             return exit;

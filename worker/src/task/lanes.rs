@@ -40,6 +40,11 @@ impl Lanes {
         self.merge.close(lane)
     }
 
+    /// There is no lane, and there will be none soon.
+    pub fn rest(&mut self) -> Change {
+        if self.active_at.iter().any(Option::is_some) { Change::None } else { self.merge.rest() }
+    }
+
     /// The lane had rows, whether or not they carry its watermark on.
     pub fn active(&mut self, lane: usize) {
         self.active_at[lane] = Some(self.dry_ms);
@@ -118,6 +123,16 @@ mod tests {
         lanes.active(1);
         lanes.dry(TIMEOUT);
         assert_eq!(lanes.quiet(TIMEOUT), Change::Idle(None), "both, and lane 0 was the furthest");
+    }
+
+    #[test]
+    fn a_source_that_knows_of_no_lanes_holds_nobody_back_until_it_has_one() {
+        let mut lanes = Lanes::default();
+        assert_eq!(lanes.rest(), Change::Idle(None));
+        assert_eq!(lanes.rest(), Change::None, "it has been said");
+        lanes.open(0);
+        assert_eq!(lanes.rest(), Change::None, "it has one now");
+        assert_eq!(lanes.advance(0, 5), Change::Advanced(5));
     }
 
     #[test]

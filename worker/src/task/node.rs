@@ -3,7 +3,7 @@
 
 use super::outputs::Outputs;
 use super::{Control, Exit, NodeSnapshot};
-use crate::connector::{CommitPermit, Sink};
+use crate::connector::{CommitPermit, Published, Sink};
 use crate::error::{Code, Error, Result};
 use crate::exchange::Gate;
 use crate::frame::{Barrier, END_OF_TIME};
@@ -35,6 +35,8 @@ pub struct Node {
     over: bool,
     /// The task is told to leave.
     left: Arc<AtomicBool>,
+    /// Of a sink: it has been told to publish up to here, and has not said that it has.
+    to_publish: Option<Epoch>,
     /// Snapshots whose checkpoint is not yet known to be complete: (epoch, the store's sequence).
     unconfirmed: VecDeque<(Epoch, u64)>,
 }
@@ -52,7 +54,14 @@ impl Node {
     ) -> Node {
         let unconfirmed = VecDeque::new();
         let left = Arc::default();
-        Node { subtask, name, body, store, outputs, memory_share, over: false, left, unconfirmed }
+        Node { subtask, name, body, store, outputs, memory_share, over: false, left, to_publish: None, unconfirmed }
+    }
+
+    /// Of a sink that starts from the checkpoint of this epoch: what that holds it has to publish like any other, which for one
+    /// whose target is out in a network may take until long after it runs.
+    pub fn restored(mut self, epoch: Option<Epoch>) -> Node {
+        self.to_publish = epoch;
+        self
     }
 
     /// Makes the node heed its task's gate: what takes long inside one call (a window that fires a million rows) ends
@@ -62,6 +71,10 @@ impl Node {
         if let Some(interrupt) = self.store.interrupt() {
             gate.on_leave(interrupt);
         }
+        match &mut self.body {
+            Body::Sink(sink) => sink.interrupt().into_iter().for_each(|interrupt| gate.on_leave(interrupt)),
+            Body::Operator(operator) => operator.heed(self.left.clone()),
+        }
     }
 
     /// Calls the operator, if it is one, with what it may use, and names it in whatever goes wrong.
@@ -69,7 +82,12 @@ impl Node {
         self.outputs.now_ms = now_ms;
         if let Body::Operator(operator) = &mut self.body {
             let mut scope = Scope { out: &mut self.outputs, store: self.store.as_mut(), now_ms };
-            f(operator.as_mut(), &mut scope).map_err(|e| failed(self.subtask, &self.name, e))?;
+            // What goes wrong when the task is told to leave is no failure.
+            let left = &self.left;
+            f(operator.as_mut(), &mut scope).map_err(|e| match left.load(Ordering::Relaxed) {
+                true => Exit::Cancelled,
+                false => failed(self.subtask, &self.name, e),
+            })?;
         }
         Ok(())
     }
@@ -80,10 +98,9 @@ impl Node {
         }
         OperatorMetrics::add(&self.outputs.metrics.rows_in, batch.num_rows() as u64);
         if let Body::Sink(sink) = &mut self.body {
-            sink.write(&batch).map_err(|e| failed(self.subtask, &self.name, e))?;
-            self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
-            self.outputs.metrics.dropped_rows.store(sink.rows_dropped(), Ordering::Relaxed);
-            return Ok(());
+            let written = sink.write(&batch);
+            count_written(sink.as_ref(), &self.outputs.metrics);
+            return written.map_err(|e| self.sink_failed(e));
         }
         self.call(now_ms, |operator, scope| operator.on_batch(input, batch, scope))?;
         self.check_memory()
@@ -107,7 +124,12 @@ impl Node {
     /// The clock of this operator alone; the task walks the tree.
     pub fn on_clock(&mut self, now_ms: i64) -> Run {
         match &mut self.body {
-            Body::Sink(sink) => sink.on_clock(now_ms).map_err(|e| failed(self.subtask, &self.name, e)),
+            Body::Sink(sink) => {
+                let clocked = sink.on_clock(now_ms);
+                // What is delivered in its own time is counted in between too.
+                count_written(sink.as_ref(), &self.outputs.metrics);
+                clocked.map_err(|e| self.sink_failed(e))
+            }
             Body::Operator(operator) if operator.clocked() => {
                 self.call(now_ms, |operator, scope| operator.on_clock(scope))
             }
@@ -118,7 +140,7 @@ impl Node {
     pub fn on_barrier(&mut self, barrier: Barrier, now_ms: i64, into: &mut Vec<NodeSnapshot>) -> Run {
         self.confirm(barrier.completed);
         self.call(now_ms, |operator, scope| operator.before_barrier(scope))?;
-        let snapshot = self.snapshot(barrier.epoch).map_err(|e| failed(self.subtask, &self.name, e))?;
+        let snapshot = self.snapshot(barrier.epoch).map_err(|e| self.sink_failed(e))?;
         into.push(snapshot);
         self.outputs.barrier(barrier, into)
     }
@@ -126,7 +148,11 @@ impl Node {
     /// The state of this operator alone.
     pub fn snapshot(&mut self, epoch: Epoch) -> Result<NodeSnapshot> {
         let (blob, staged) = match &mut self.body {
-            Body::Sink(sink) => (sink.prepare(epoch)?, None),
+            Body::Sink(sink) => {
+                let staged = sink.stage(epoch)?;
+                count_written(sink.as_ref(), &self.outputs.metrics);
+                staged
+            }
             Body::Operator(_) if self.over => (Vec::new(), None),
             Body::Operator(operator) => {
                 let blob = operator.snapshot(self.store.as_mut())?;
@@ -150,18 +176,36 @@ impl Node {
             self.unconfirmed.pop_front();
             // An older one that never completed is passed over: its files may not be reused.
             if e == epoch {
-                self.store.confirm(sequence);
+                match &mut self.body {
+                    Body::Sink(sink) => sink.confirm(sequence),
+                    Body::Operator(_) => self.store.confirm(sequence),
+                }
             }
         }
     }
 
-    /// `epoch` is recorded. True if this is a sink, which has now published up to it.
-    pub fn complete(&mut self, epoch: Epoch) -> std::result::Result<bool, Exit> {
+    /// `epoch` is recorded: a sink publishes up to it, now or soon.
+    pub fn complete(&mut self, epoch: Epoch) -> Run {
         self.confirm(epoch);
-        let Body::Sink(sink) = &mut self.body else { return Ok(false) };
+        let Body::Sink(sink) = &mut self.body else { return Ok(()) };
         sink.commit(&CommitPermit::for_recorded(epoch)).map_err(|e| failed(self.subtask, &self.name, e))?;
-        self.outputs.metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
-        Ok(true)
+        self.to_publish = self.to_publish.max(Some(epoch));
+        count_written(sink.as_ref(), &self.outputs.metrics);
+        Ok(())
+    }
+
+    /// The epoch up to which a sink has published, if that has become true since it was told to.
+    pub fn published(&mut self) -> std::result::Result<Option<Epoch>, Exit> {
+        let (Some(wanted), Body::Sink(sink)) = (self.to_publish, &mut self.body) else { return Ok(None) };
+        match sink.published().map_err(|e| failed(self.subtask, &self.name, e))? {
+            Published::UpTo(epoch) if epoch < wanted => Ok(None),
+            Published::UpTo(_) | Published::All => Ok(self.to_publish.take()),
+        }
+    }
+
+    /// A task that is told to leave interrupts its sinks: what they then say is no failure.
+    pub(super) fn sink_failed(&self, error: Error) -> Exit {
+        if self.left.load(Ordering::Relaxed) { Exit::Cancelled } else { failed(self.subtask, &self.name, error) }
     }
 
     pub fn abort(&mut self, epoch: Epoch) {
@@ -170,7 +214,10 @@ impl Node {
     }
 
     pub fn uploaded(&mut self, sequence: u64, files: Vec<StateFile>) {
-        self.store.uploaded(sequence, files);
+        match &mut self.body {
+            Body::Sink(sink) => sink.uploaded(sequence, files),
+            Body::Operator(_) => self.store.uploaded(sequence, files),
+        }
     }
 
     pub fn on_end(&mut self, now_ms: i64) -> Run {
@@ -217,6 +264,11 @@ impl Node {
         };
         result.map_err(|e| failed(self.subtask, &self.name, e))
     }
+}
+
+fn count_written(sink: &dyn Sink, metrics: &OperatorMetrics) {
+    metrics.bytes.store(sink.bytes_written(), Ordering::Relaxed);
+    metrics.dropped_rows.store(sink.rows_dropped(), Ordering::Relaxed);
 }
 
 fn count_dropped(operator: &dyn Operator, metrics: &OperatorMetrics) {

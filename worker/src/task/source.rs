@@ -1,6 +1,6 @@
 //! A task that reads from outside: poll, compute columns, stamp watermarks per lane, run the tree below.
 
-use super::gated::{Answered, Linger, linger, send};
+use super::gated::{Answered, Linger, linger, send, tell_published};
 use super::lanes::Lanes;
 use super::node::{Node, failed};
 use super::outputs::Outputs;
@@ -99,7 +99,12 @@ impl SourceTask {
             let step = self.step(&mut lanes, now_ms).and_then(|next| {
                 if now_ms - clocked_at >= 10 {
                     clocked_at = now_ms;
-                    self.outputs.visit(&mut |node| node.on_clock(now_ms))?;
+                    self.count();
+                    let events = &self.events;
+                    self.outputs.visit(&mut |node| {
+                        node.on_clock(now_ms)?;
+                        tell_published(node, events)
+                    })?;
                 }
                 Ok(next)
             });
@@ -140,6 +145,7 @@ impl SourceTask {
             }
             Polled::Batch(batch) => self.batch(batch, lanes, now_ms)?,
             Polled::Closed(lane) => lanes.close(lane),
+            Polled::Idle => lanes.rest(),
             Polled::Wait(ms) => {
                 lanes.dry(since(now_ms, (self.clock)()));
                 return Ok(Next::Wait(ms));
@@ -212,21 +218,31 @@ impl SourceTask {
         if let Control::Trigger(epoch) = message {
             answered.triggered = epoch;
             answered.snapshotted = epoch;
-            let mut nodes = vec![self.snapshot().map_err(|e| self.fail(e))?];
+            let snapshot = snapshot(self.subtask, self.source.as_mut(), epoch);
+            let mut nodes = vec![snapshot.map_err(|e| self.fail(e))?];
             self.outputs.barrier(Barrier { epoch, completed: answered.completed }, &mut nodes)?;
             return send(&self.events, TaskEvent::Snapshot { epoch, nodes });
         }
         if let Control::Complete(epoch) = message {
             answered.completed = epoch;
+            self.source.completed(epoch).map_err(|e| self.fail(e))?;
         }
+        self.count();
         below(&mut self.outputs, &message, &self.events)
     }
 
-    fn snapshot(&self) -> Result<NodeSnapshot> {
-        Ok(NodeSnapshot { subtask: self.subtask, blob: self.source.position()?, staged: None })
+    /// What the source has met besides rows.
+    fn count(&self) {
+        let (counts, metrics) = (self.source.counts(), &self.outputs.metrics);
+        metrics.tombstones.store(counts.tombstones, Ordering::Relaxed);
+        metrics.connection_errors.store(counts.connection_errors, Ordering::Relaxed);
+        metrics.commit_failures.store(counts.commit_failures, Ordering::Relaxed);
+        metrics.duplicates.store(counts.duplicates, Ordering::Relaxed);
+        metrics.lost.store(counts.lost, Ordering::Relaxed);
     }
 
     fn finish(mut self, answered: Answered) -> Exit {
+        self.count();
         let ended = |task: &mut SourceTask| -> std::result::Result<(), Exit> {
             task.outputs.end()?;
             let mut subtasks = vec![task.subtask];
@@ -239,18 +255,28 @@ impl SourceTask {
         if let Err(exit) = ended(&mut self) {
             return exit;
         }
-        let SourceTask { subtask, name, source, mut outputs, gate, events, .. } = self;
+        let SourceTask { subtask, name, mut source, mut outputs, gate, events, .. } = self;
         linger(&gate, answered, &mut |act| match act {
-            Linger::Control(message) => below(&mut outputs, &message, &events),
+            Linger::Control(message) => {
+                if let Control::Complete(epoch) = message {
+                    source.completed(epoch).map_err(|e| failed(subtask, &name, e))?;
+                }
+                below(&mut outputs, &message, &events)
+            }
             Linger::Failed(error) => Err(failed(subtask, &name, error)),
+            Linger::Clock => outputs.visit(&mut |node| tell_published(node, &events)),
             Linger::Snapshot(epoch) => {
-                let blob = source.position().map_err(|e| failed(subtask, &name, e))?;
-                let mut nodes = vec![NodeSnapshot { subtask, blob, staged: None }];
+                let position = snapshot(subtask, source.as_mut(), epoch);
+                let mut nodes = vec![position.map_err(|e| failed(subtask, &name, e))?];
                 outputs.visit(&mut |node| snapshot_into(node, epoch, &mut nodes))?;
                 send(&events, TaskEvent::Snapshot { epoch, nodes })
             }
         })
     }
+}
+
+fn snapshot(subtask: SubtaskId, source: &mut dyn Source, epoch: Epoch) -> Result<NodeSnapshot> {
+    Ok(NodeSnapshot { subtask, blob: source.snapshot(epoch)?, staged: None })
 }
 
 /// Milliseconds from `then` to `now`; none where the clock was set back.
@@ -268,6 +294,6 @@ pub(super) fn snapshot_into(
     epoch: Epoch,
     nodes: &mut Vec<NodeSnapshot>,
 ) -> std::result::Result<(), Exit> {
-    nodes.push(node.snapshot(epoch).map_err(|e| failed(node.subtask, &node.name, e))?);
+    nodes.push(node.snapshot(epoch).map_err(|e| node.sink_failed(e))?);
     Ok(())
 }

@@ -62,7 +62,7 @@ pub async fn run(args: Args, session: &mut Session) -> Result<(), Exit> {
 struct Planned {
     sql: String,
     name: String,
-    /// Path → plan.v1.Model.
+    /// Path → plan.v1.Model; and what `planner::descriptor_key` says → a descriptor.
     models: BTreeMap<String, Vec<u8>>,
 }
 
@@ -72,7 +72,7 @@ fn plan(mut sql: String, file: String, args: &Args) -> Result<Planned, Exit> {
 
     let given = args.name.clone().unwrap_or(file);
     let planned = ef_client::embedded::plan_with_models(&sql, &args.job.vars(), &given, args.job.parallelism);
-    let (plan, inspected) = planned.map_err(Exit::Usage)?;
+    let (plan, files) = planned.map_err(Exit::Usage)?;
     let mut name = plan.name;
     if args.name.is_some() && name != given {
         // The command line is above the file. The last SET counts; behind all else it moves no line.
@@ -80,7 +80,7 @@ fn plan(mut sql: String, file: String, args: &Args) -> Result<Planned, Exit> {
         name = given;
     }
     let mut models = BTreeMap::new();
-    for (path, model) in inspected {
+    for (path, model) in files.models {
         let message = ef_proto::wire::generated::plan::Model::from(&model).encode_to_vec();
         // A submission has one description of each file.
         if models.insert(path.clone(), message.clone()).is_some_and(|other| other != message) {
@@ -89,6 +89,7 @@ fn plan(mut sql: String, file: String, args: &Args) -> Result<Planned, Exit> {
             )));
         }
     }
+    models.extend(files.descriptors.into_iter().map(|(key, descriptor)| (key, descriptor.into_bytes())));
     Ok(Planned { sql, name, models })
 }
 

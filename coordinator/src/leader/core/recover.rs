@@ -176,16 +176,7 @@ impl Core {
             return;
         }
         region.phase = RegionPhase::Running;
-        let restored = region.restore;
-        // A sink publishes what its checkpoint holds before it runs.
-        let sinks: Vec<SubtaskId> = run.sinks(number).into_iter().collect();
-        let all_running = run.all_running();
-        if let Some(epoch) = restored {
-            for subtask in sinks {
-                self.step_machine(job, Step::Committed { epoch, subtask }, now);
-            }
-        }
-        if !all_running {
+        if !run.all_running() {
             return;
         }
         let Some(meta) = self.meta.jobs.get(job) else { return };

@@ -102,7 +102,6 @@ pub struct Region {
     pub workers: BTreeMap<WorkerId, Standing>,
     /// Where its tasks ran last.
     pub previous: BTreeMap<SubtaskId, WorkerId>,
-    pub restore: Option<Epoch>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +131,6 @@ impl Region {
             deployment: None,
             workers: BTreeMap::new(),
             previous: BTreeMap::new(),
-            restore: None,
         }
     }
 
@@ -144,7 +142,6 @@ impl Region {
             deployment: Some(deployment),
             workers: deployed.slots.keys().map(|worker| (worker.clone(), standing)).collect(),
             previous: deployed.tasks.clone(),
-            restore: deployed.restore,
         }
     }
 }
@@ -159,12 +156,6 @@ impl Run {
         subtasks(&self.plan, |op| {
             region.is_none_or(|region| self.tasks.of(op).is_some_and(|task| task.region == region))
         })
-    }
-
-    /// The subtasks of sinks in a region.
-    pub fn sinks(&self, region: u32) -> BTreeSet<SubtaskId> {
-        let here = |op: OperatorId| self.tasks.of(op).is_some_and(|task| task.region == region);
-        sinks(&self.plan).into_iter().filter(|subtask| here(subtask.operator)).collect()
     }
 
     /// Whether figures of a subtask are those to show: of what is deployed, or, when the job has ended, of what was last.

@@ -2,6 +2,7 @@
 //! workers read them from the plan as text, those of [`job_config`] by the same code that checks them.
 
 use crate::planner::{PlanOptions, PlannerError, Setting, Span};
+use ef_proto::connector::lookup::{CAPACITY_DEFAULT, TIMEOUT_MS_DEFAULT};
 use ef_proto::connector::{parse_duration_ms, parse_memory_bytes};
 use ef_proto::job_config::{self, ConfigError, JobConfig};
 use ef_proto::keys::MAX_PARALLELISM_DEFAULT;
@@ -27,6 +28,9 @@ const KEYS: &[(&str, fn(&str) -> bool, &str)] = &[
     (options::REQUEST_TIMEOUT, is_duration, DURATION),
     (options::RETRY_TIMEOUT, is_duration, DURATION),
     (options::SECRET_KEY, is_reference, REFERENCE),
+    ("table.exec.async-lookup.buffer-capacity", is_capacity, "a whole number from 1 to 100000"),
+    ("table.exec.async-lookup.output-mode", is_output_mode, "'ORDERED', or 'ALLOW_UNORDERED', which is ordered too"),
+    ("table.exec.async-lookup.timeout", is_duration, DURATION),
     ("table.exec.sink.not-null-enforcer", is_enforcer, "'ERROR' or 'DROP'"),
     ("table.exec.source.idle-timeout", is_duration, DURATION),
     ("table.exec.state.ttl", is_duration, DURATION),
@@ -44,6 +48,9 @@ pub struct Settings {
     pub idle_timeout_ms: Option<u64>,
     /// Where what no table places runs.
     pub tier: Option<Tier>,
+    /// Of tables that are looked up and say nothing: keys asked for at a time, and for how long.
+    pub lookup_capacity: u32,
+    pub lookup_timeout_ms: u64,
 }
 
 impl Settings {
@@ -83,6 +90,10 @@ impl Settings {
             state_ttl_ms: duration("table.exec.state.ttl"),
             idle_timeout_ms: duration("table.exec.source.idle-timeout"),
             tier: job.tier,
+            lookup_capacity: get("table.exec.async-lookup.buffer-capacity")
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(CAPACITY_DEFAULT),
+            lookup_timeout_ms: duration("table.exec.async-lookup.timeout").unwrap_or(TIMEOUT_MS_DEFAULT),
         };
         // A SET that the caller overrides is checked too: it is wrong whoever runs the file next.
         let max = settings.max_parallelism;
@@ -113,6 +124,14 @@ fn is_duration(text: &str) -> bool {
 
 fn is_count(text: &str) -> bool {
     text.parse::<u32>().is_ok_and(|n| n > 0)
+}
+
+fn is_capacity(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|n| (1..=100_000).contains(&n))
+}
+
+fn is_output_mode(text: &str) -> bool {
+    matches!(text.to_ascii_uppercase().as_str(), "ORDERED" | "ALLOW_UNORDERED")
 }
 
 fn is_max_parallelism(text: &str) -> bool {

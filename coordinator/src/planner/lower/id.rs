@@ -8,7 +8,7 @@ use super::graph::{Graph, Node, NodeId, Port};
 use ef_proto::expr::Expr;
 use ef_proto::ids::OperatorId;
 use ef_proto::keys::hash_bytes;
-use ef_proto::plan::{Aggregate, Calc, OperatorKind, Output, Time};
+use ef_proto::plan::{Aggregate, Calc, LookupKey, OperatorKind, Output, Time};
 use ef_proto::schema::Schema;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -66,6 +66,14 @@ fn shape(node: &Node, graph: &Graph, hashes: &[u64]) -> String {
             let filter = join.filter.as_ref().map(Expr::to_string).unwrap_or_default();
             let windows = (join.left_window, join.right_window);
             format!("window join {:?} on {:?} {windows:?} where {filter}{}", join.kind, join.keys, inputs())
+        }
+        OperatorKind::LookupJoin(join) => {
+            let key = |key: &LookupKey| format!("{} {:?}", key.field.name, key.value);
+            let keys: Vec<String> = join.keys.iter().map(key).collect();
+            let columns: Vec<&str> = join.right.fields.iter().map(|field| field.name.as_str()).collect();
+            let filter = join.filter.as_ref().map(Expr::to_string).unwrap_or_default();
+            let (kind, table) = (join.kind, &join.table);
+            format!("lookup join {kind:?} {table} on {keys:?} select {columns:?} where {filter}{}", inputs())
         }
         OperatorKind::Predict(predict) => format!("predict {} {:?}{}", predict.model.name, predict.args, inputs()),
     }

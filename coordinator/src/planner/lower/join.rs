@@ -12,6 +12,9 @@ use ef_proto::schema::{DataType, Field, Schema};
 
 impl Lowering<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<Rel, PlannerError> {
+        if let Some(right) = super::lookup::right(&join.right)? {
+            return self.lookup_join(join, right);
+        }
         let (kind, swapped) = match join.join_type {
             JoinType::Inner => (JoinKind::Inner, false),
             JoinType::Left => (JoinKind::Left, false),
@@ -239,7 +242,7 @@ fn check_windows(join: &Join, left: &Rel, right: &Rel, equal: bool) -> Result<Wi
     Ok(l.clone())
 }
 
-fn span(join: &Join) -> Span {
+pub(super) fn span(join: &Join) -> Span {
     let sides = join.on.iter().flat_map(|(l, r): &(DfExpr, DfExpr)| [l, r]).chain(&join.filter);
     sides.map(span_of).find(Span::is_known).unwrap_or(Span::UNKNOWN)
 }

@@ -11,6 +11,7 @@ mod expr;
 mod graph;
 mod id;
 mod join;
+mod lookup;
 mod narrow;
 mod parallel;
 mod rel;
@@ -19,20 +20,23 @@ mod side;
 mod sink;
 mod source;
 mod tiers;
+mod upsert;
 mod window;
 
 use super::{Bound, PlanOptions, PlannerError, PredictNode, Span, WindowTvf};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::{Distinct, Expr as DfExpr, LogicalPlan, Union};
 use ef_proto::expr::{Expr, ExprKind, Scalar};
+use ef_proto::place::Constraint;
 use ef_proto::plan::{OperatorKind, Plan, Predict};
 use ef_proto::schema::{DataType, Field};
 use expr::span_of;
-use graph::Graph;
+use graph::{Graph, NodeId};
 use rel::{Rel, Role};
 use side::SideOutputs;
 use sink::Sinks;
 use source::Sources;
+use std::collections::BTreeMap;
 
 /// Lowers a bound file to the plan of one job.
 pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> {
@@ -48,15 +52,17 @@ pub fn lower(bound: Bound, options: &PlanOptions) -> Result<Plan, PlannerError> 
         settings: &settings,
         graph: Graph::default(),
         sides: SideOutputs::default(),
+        places: BTreeMap::new(),
     };
     let mut sinks = Sinks::default();
     for insert in &bound.inserts {
         let rel = lowering.plan(&insert.plan).map_err(|error| error.or_at(insert.span))?;
         sinks.add(insert, rel, &mut lowering.graph).map_err(|error| error.or_at(insert.span))?;
     }
-    let Lowering { mut graph, sources, sides, .. } = lowering;
+    let Lowering { mut graph, sources, sides, places, .. } = lowering;
     sides.connect(&sources, &bound.catalog, &mut graph, &mut sinks)?;
     let mut declared = sources.constraints();
+    declared.extend(places);
     declared.extend(sinks.finish(&bound.catalog, &mut graph)?);
     let ids = id::ids(&graph);
     narrow::narrow(&mut graph);
@@ -79,6 +85,8 @@ struct Lowering<'a> {
     graph: Graph,
     sources: Sources,
     sides: SideOutputs,
+    /// Of the tables that are looked up, by who looks.
+    places: BTreeMap<NodeId, Constraint>,
 }
 
 impl Lowering<'_> {

@@ -117,7 +117,15 @@ pub fn narrow(graph: &mut Graph) {
 
 /// Fields are found by their names there, not by their positions.
 fn takes_part_of_rows(source: &Source) -> bool {
-    matches!(source.connector, SourceConnector::Nexmark(_)) || matches!(source.format, Some(Format::Json(_)))
+    let by_name = match &source.connector {
+        SourceConnector::Nexmark(_) => return true,
+        SourceConnector::Kafka(kafka) => kafka.key.as_ref().is_none_or(|key| key.is_by_name()),
+        _ => true,
+    };
+    let named = |format: &Format| {
+        matches!(format, Format::Json(_) | Format::DebeziumJson(_) | Format::Protobuf(_) | Format::AvroConfluent(_))
+    };
+    by_name && source.format.as_ref().is_some_and(named)
 }
 
 fn reads(graph: &Graph, reader: usize) -> impl Iterator<Item = &Port> {

@@ -7,13 +7,14 @@
 
 use super::config::Settings;
 use super::graph::{Graph, Node, NodeId, Port};
-use super::id;
+use super::{id, upsert};
 use crate::planner::{PlannerError, Span};
 use ef_proto::connector::SinkConnector;
 use ef_proto::ids::OperatorId;
 use ef_proto::place::Constraint;
 use ef_proto::plan::{
-    Aggregate, Edge, Exchange, GroupAggregate, Operator, OperatorKind, Output, Phase, Time, Window, WindowAggregate,
+    self, Aggregate, Edge, Exchange, GroupAggregate, Operator, OperatorKind, Output, Phase, Time, Window,
+    WindowAggregate,
 };
 use ef_proto::schema::{DataType, Field, Schema};
 use std::collections::BTreeMap;
@@ -64,11 +65,14 @@ impl Spread<'_> {
                 let right = side(join.keys.iter().map(|(_, right)| *right).collect(), join.right_window);
                 vec![left, right]
             }
+            // Unless rows of a key are in one subtask of what feeds it already.
+            OperatorKind::Sink(sink) if !sink.keys.is_empty() => vec![sink.keys.clone()],
             OperatorKind::Source(_)
             | OperatorKind::Sink(_)
             | OperatorKind::Calc(_)
             | OperatorKind::WindowAssign(_)
-            | OperatorKind::Predict(_) => vec![],
+            | OperatorKind::Predict(_)
+            | OperatorKind::LookupJoin(_) => vec![],
         };
         let parallelism = self.parallelism(index, fed)?;
         self.subtasks.push(parallelism);
@@ -92,10 +96,21 @@ impl Spread<'_> {
         });
         for (input, ports) in node.inputs.iter().enumerate() {
             for port in ports {
-                self.connect(*port, id, input, parallelism, keys.get(input).map(Vec::as_slice));
+                let keys = keys.get(input).map(Vec::as_slice).filter(|keys| !self.stays(node, keys, parallelism));
+                self.connect(*port, id, input, parallelism, keys);
             }
         }
         Ok(())
+    }
+
+    /// The rows of a sink's only input are dealt by its keys already, and stay where they are.
+    fn stays(&self, sink: &Node, keys: &[usize], parallelism: u32) -> bool {
+        let (OperatorKind::Sink(_), [port]) = (&sink.kind, sink.inputs[0].as_slice()) else { return false };
+        let unmoved = |node: &NodeId| self.subtasks[node.0] == parallelism;
+        match upsert::origins(self.graph, *port).unwrap_or_default().as_slice() {
+            [keyed] => keyed.is_dealt_by(keys) && keyed.path.iter().all(unmoved),
+            _ => false,
+        }
     }
 
     fn parallelism(&self, index: usize, fed: u32) -> Result<u32, PlannerError> {
@@ -111,6 +126,7 @@ impl Spread<'_> {
         let splits_updates = wanted != 1
             && wanted != fed
             && follows(&node.kind)
+            && !matches!(&node.kind, OperatorKind::Sink(sink) if !sink.keys.is_empty())
             && node.inputs.iter().flatten().any(|port| self.is_changelog(*port));
         let (why, accepted) = match lone {
             _ if !(1..=max).contains(&wanted) => (format!("there are {max} key groups"), format!("1 to {max}")),
@@ -223,9 +239,11 @@ fn lone(kind: &OperatorKind) -> Option<&'static str> {
 /// Has as many subtasks as what feeds it.
 fn follows(kind: &OperatorKind) -> bool {
     match kind {
-        OperatorKind::Sink(_) | OperatorKind::Calc(_) | OperatorKind::WindowAssign(_) | OperatorKind::Predict(_) => {
-            true
-        }
+        OperatorKind::Sink(_)
+        | OperatorKind::Calc(_)
+        | OperatorKind::WindowAssign(_)
+        | OperatorKind::Predict(_)
+        | OperatorKind::LookupJoin(_) => true,
         OperatorKind::Source(_)
         | OperatorKind::WindowAggregate(_)
         | OperatorKind::GroupAggregate(_)
@@ -277,6 +295,11 @@ fn name(kind: &OperatorKind, out: &Schema) -> String {
         OperatorKind::GroupAggregate(group) => format!("GroupAggregate({})", keys(group.keys.len()).trim_start()),
         OperatorKind::WindowJoin(join) => format!("WindowJoin({:?})", join.kind),
         OperatorKind::Predict(predict) => format!("Predict({})", predict.model.name),
+        OperatorKind::LookupJoin(join) => {
+            // The input's columns are the first of the output's.
+            let on: Vec<String> = join.keys.iter().map(|key| plan::lookup_key(key, out)).collect();
+            format!("LookupJoin({} on {})", join.table, on.join(", "))
+        }
         OperatorKind::Calc(_) => "Calc".into(),
     }
 }

@@ -164,6 +164,7 @@ impl Rel {
     pub fn make(&mut self, graph: &mut Graph) -> Result<(), PlannerError> {
         self.make_assign(graph)?;
         let mut columns = std::mem::take(&mut self.columns);
+        let visible = columns.len();
         let carry = self.carry.take().map(|carry| {
             let place = |base: &usize| {
                 let expr = Expr::column(*base, self.base.fields[*base].ty.clone());
@@ -176,7 +177,6 @@ impl Rel {
             };
             Carry { table: carry.table, columns: carry.columns.iter().map(place).collect::<Vec<_>>() }
         });
-        let visible = columns.len();
         let roles: Vec<Role> = columns.iter().map(|column| self.role_of(column)).collect();
         let schema = Schema::new(
             columns.iter().zip(&self.names).map(|(e, n)| Field::new(&n.name, e.ty.clone(), n.nullable)).collect(),

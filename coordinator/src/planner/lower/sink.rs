@@ -2,8 +2,9 @@
 
 use super::graph::{Graph, NodeId, Port};
 use super::rel::Rel;
+use super::upsert;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, Span, Target};
-use ef_proto::connector::{Format, Options, SinkConnector, SourceCommon};
+use ef_proto::connector::{Changelog, Format, Options, SinkConnector, SourceCommon};
 use ef_proto::place::Constraint;
 use ef_proto::plan::{OperatorKind, Sink};
 use ef_proto::schema::{DataType, Schema};
@@ -69,7 +70,8 @@ impl Written {
         let (sink, schema, with_op) = match &self.target {
             Target::Stdout => {
                 let schema = self.inputs.first().map(|input| input.schema.clone()).unwrap_or_default();
-                let sink = Sink { table: "stdout".into(), connector: SinkConnector::Stdout, format: None, changelog };
+                let connector = SinkConnector::Stdout;
+                let sink = Sink { table: "stdout".into(), connector, format: None, changelog, keys: vec![] };
                 (sink, schema, changelog)
             }
             Target::Table(name) => {
@@ -87,7 +89,7 @@ impl Written {
                 }
                 let schema = table.sink_schema();
                 let mut options = Options::new(name, table.options.clone());
-                let parsed = SinkConnector::parse(&mut options, &schema, changelog);
+                let parsed = SinkConnector::parse(&mut options, &schema, &table.primary_key, changelog);
                 // What is wrong with a changelog is wrong with the query, not with the table.
                 let (connector, format) = parsed.map_err(|error| match changelog && error.key == "format" {
                     true => PlannerError::new(error.message, self.span),
@@ -96,8 +98,14 @@ impl Written {
                 constraint = SourceCommon::parse(&mut options).map_err(|error| table.option_error(error))?.constraint;
                 options.finish().map_err(|error| table.option_error(error))?;
                 // A changelog format always gets the kind of the row.
-                let with_op = changelog || matches!(format, Some(Format::ChangelogJson(_)));
-                (Sink { table: name.clone(), connector, format, changelog: with_op }, schema, with_op)
+                let with_op = changelog || format.as_ref().is_some_and(Format::writes_changelog);
+                let keys = match connector.takes_changelog() {
+                    Changelog::Refused if changelog => return Err(self.refused(name)),
+                    Changelog::Refused | Changelog::Raw => Vec::new(),
+                    Changelog::Upsert => table.primary_key.iter().filter_map(|key| schema.index_of(key)).collect(),
+                };
+                self.check_updates(name, &keys, &schema, catalog, graph)?;
+                (Sink { table: name.clone(), connector, format, changelog: with_op, keys }, schema, with_op)
             }
         };
         let mut ports = Vec::new();
@@ -113,5 +121,43 @@ impl Written {
         let schema = if with_op { schema.with_op() } else { schema };
         let port = graph.add(OperatorKind::Sink(sink), vec![ports], schema, with_op);
         Ok((port.node, constraint))
+    }
+
+    fn refused(&self, table: &str) -> PlannerError {
+        let message = format!("table `{table}` takes only inserted rows and this query updates rows");
+        PlannerError::new(message, self.span).hint(
+            "accepted: a GROUP BY on window_start and window_end, or no GROUP BY, whose rows are final; or a table that is \
+             kept by its PRIMARY KEY",
+        )
+    }
+
+    /// A row by which the sink is updated is one row of the query.
+    fn check_updates(
+        &self,
+        table: &str,
+        keys: &[usize],
+        schema: &Schema,
+        catalog: &Catalog,
+        graph: &Graph,
+    ) -> Result<(), PlannerError> {
+        let primary_key = |table: &str| catalog.tables.get(table).map_or(Vec::new(), |table| table.primary_key.clone());
+        let updating = self.inputs.iter().filter(|input| input.changelog && !keys.is_empty());
+        for port in updating.flat_map(|input| &input.ports) {
+            for keyed in upsert::updated_by(graph, *port, &primary_key) {
+                let lost = keyed.lost(keys);
+                if lost.is_empty() {
+                    continue;
+                }
+                let primary: Vec<&str> = keys.iter().map(|key| schema.fields[*key].name.as_str()).collect();
+                let message = format!(
+                    "the query updates rows by {}, which the PRIMARY KEY ({}) of table `{table}` does not tell apart",
+                    lost.join(", "),
+                    primary.join(", ")
+                );
+                return Err(PlannerError::new(message, self.span)
+                    .hint("accepted: a PRIMARY KEY with all columns of the GROUP BY, or of the key of the changelog that is read"));
+            }
+        }
+        Ok(())
     }
 }

@@ -5,11 +5,13 @@ use super::expr;
 use super::graph::{Graph, NodeId, Port};
 use super::rel::{Rel, Role};
 use crate::planner::error::near;
+use crate::planner::lookup::LookupSource;
 use crate::planner::{Catalog, ColumnKind, Insert, PlannerError, PlannerTable, Span, Table};
 use datafusion_common::DFSchema;
 use datafusion_common::tree_node::TreeNodeRecursion;
 use datafusion_expr::{LogicalPlan, TableScan};
-use ef_proto::connector::{Format, OptionError, Options, SourceCommon, SourceConnector};
+use ef_proto::connector::lookup::LOOKUP_CONNECTORS;
+use ef_proto::connector::{Format, KafkaSource, KafkaTopics, OptionError, Options, SourceCommon, SourceConnector};
 use ef_proto::expr::{Expr, ExprKind};
 use ef_proto::function::Builtin;
 use ef_proto::place::Constraint;
@@ -47,6 +49,7 @@ impl Sources {
         for insert in inserts {
             let walked = insert.plan.apply_with_subqueries(|plan| {
                 if let LogicalPlan::TableScan(scan) = plan
+                    && scan.source.downcast_ref::<LookupSource>().is_none()
                     && let Err(error) = sources.uses(scan)
                 {
                     failed.get_or_insert(error);
@@ -88,6 +91,13 @@ impl Sources {
 
     fn uses(&mut self, scan: &TableScan) -> Result<(), PlannerError> {
         let table = table_of(scan)?;
+        let connector = table.options.get("connector").map_or("", String::as_str);
+        if LOOKUP_CONNECTORS.contains(&connector) {
+            let message = format!("table `{}` with 'connector' = '{connector}' is no stream to read", table.name);
+            let span = *table.option_places.get("connector").unwrap_or(&table.span);
+            let hint = "accepted: JOIN it FOR SYSTEM_TIME AS OF o.proc_time ON …, or INSERT INTO it";
+            return Err(PlannerError::new(message, span).hint(hint));
+        }
         let used = self.tables.entry(table.name.clone()).or_insert_with(|| Used {
             columns: BTreeSet::new(),
             common: SourceCommon::default(),
@@ -116,15 +126,20 @@ impl Sources {
                 port
             }
         };
-        let schema = graph.nodes[port.node.0].schema.clone();
-        let mut rel = Rel::of(vec![port], schema.clone(), false);
+        let node = &graph.nodes[port.node.0];
+        let (mut schema, changelog) = (node.schema.clone(), node.changelog);
+        if changelog {
+            schema.fields.pop();
+        }
+        let mut rel = Rel::of(vec![port], schema.clone(), changelog);
         let in_source: BTreeMap<usize, usize> = used.columns.iter().enumerate().map(|(at, i)| (*i, at)).collect();
         if let Some(watermark) = &used.table.watermark
             && let Some(at) = schema.index_of(&watermark.column)
         {
             rel.roles[at] = Role::Rowtime;
         }
-        if used.common.late_table.is_some() {
+        // No window takes rows that change, so none of them is late.
+        if used.common.late_table.is_some() && !changelog {
             rel.carry = Some(super::rel::Carry { table: name.clone(), columns: (0..schema.len()).collect() });
         }
         let all: Vec<usize> = (0..used.table.columns.len()).collect();
@@ -161,6 +176,16 @@ impl Used {
         let (mut connector, format) = SourceConnector::parse(&mut options, &table.physical()).map_err(fail)?;
         SourceCommon::parse(&mut options).map_err(fail)?;
         options.finish().map_err(fail)?;
+        if let SourceConnector::Kafka(KafkaSource { topics: KafkaTopics::Pattern(pattern), .. }) = &connector {
+            regex::Regex::new(pattern).map_err(|error| {
+                let key = "topic-pattern".to_owned();
+                let message = format!(
+                    "table `{}`: option '{key}': found '{pattern}', expected a regular expression: {error}",
+                    table.name
+                );
+                fail(OptionError { key, message })
+            })?;
+        }
 
         // Everything that expressions may read: physical columns, then metadata.
         let physical = table.physical();
@@ -201,15 +226,17 @@ impl Used {
                 idle_timeout_ms: self.common.idle_timeout_ms,
             }),
         };
-        // Prune what nobody reads. The columns of a CSV line are known by their positions, so all of them stay.
+        // Prune what nobody reads, unless columns are known by their positions.
         let mut keep: BTreeSet<usize> = BTreeSet::new();
         for expr in project.iter().chain(watermark.as_ref().map(|watermark| &watermark.expr)) {
             expr.visit_columns(&mut |column| {
                 keep.insert(column);
             });
         }
-        if matches!(format, Some(Format::Csv(_))) || keep.range(..physical.len()).next().is_none() {
-            let all = if matches!(format, Some(Format::Csv(_))) { physical.len() } else { physical.len().min(1) };
+        keep.extend(connector.own_column().and_then(|name| physical.index_of(name)));
+        let positional = format.as_ref().is_some_and(Format::is_positional) || !connector.prunes_keys();
+        if positional || keep.range(..physical.len()).next().is_none() {
+            let all = if positional { physical.len() } else { physical.len().min(1) };
             keep.extend(0..all);
         }
         let keep: Vec<usize> = keep.into_iter().collect();
@@ -222,16 +249,23 @@ impl Used {
             .filter(|(_, column)| **column >= physical.len())
             .map(|(at, column)| (at, metadata[*column - physical.len()].1.clone()))
             .collect();
+        let mut physical = Schema::new(keep.iter().map(|column| readable.fields[*column].clone()).collect());
+        let mut project: Vec<Expr> = project.into_iter().map(|expr| expr.map_columns(&to)).collect();
+        let changelog = format.as_ref().is_some_and(Format::reads_changelog);
+        if changelog {
+            project.push(Expr::column(physical.len(), DataType::Int8));
+            physical = physical.with_op();
+        }
         let source = Source {
             table: table.name.clone(),
             connector,
             format,
-            physical: Schema::new(keep.iter().map(|column| readable.fields[*column].clone()).collect()),
+            physical,
             metadata,
-            project: project.into_iter().map(|expr| expr.map_columns(&to)).collect(),
+            project,
             watermark: watermark.map(|w| Watermark { expr: w.expr.map_columns(&to), ..w }),
         };
-        Ok(graph.add(OperatorKind::Source(source), vec![], Schema::new(fields), false))
+        Ok(graph.add(OperatorKind::Source(source), vec![], Schema::new(fields), changelog))
     }
 }
 

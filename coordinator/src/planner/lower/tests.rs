@@ -6,8 +6,10 @@ use ef_proto::plan::{Exchange, Model, OperatorKind, Output, Phase, Time, Window,
 use ef_proto::schema::Schema;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod formats;
 mod parallelism;
 mod tiers;
+mod upsert;
 
 const NEXMARK: &str = "
 CREATE TABLE events (
@@ -162,6 +164,21 @@ fn sensor_plans_are_as_the_golden_files_say() {
         ),
     );
     golden(
+        "lookup",
+        "CREATE TABLE orders (device_id INT, site STRING, amount DOUBLE, proc_time AS PROCTIME()) \
+         WITH ('connector' = 'filesystem', 'path' = 'orders.ndjson', 'format' = 'json'); \
+         CREATE TABLE devices (id INT, site STRING, room STRING, floor_no INT, spare STRING, \
+         above AS COALESCE(floor_no, 0) + 1, PRIMARY KEY (id) NOT ENFORCED) \
+         WITH ('connector' = 'redis', 'url' = 'redis://localhost', 'password' = '${secret:redis}', 'format' = 'json', \
+         'lookup.cache' = 'PARTIAL', 'lookup.partial-cache.max-rows' = '1000', \
+         'lookup.partial-cache.expire-after-write' = '1 h'); \
+         CREATE TABLE owners (room STRING, floor_no INT, owner STRING) \
+         WITH ('connector' = 'http', 'url' = 'https://owners/{floor_no}/{room}', 'format' = 'json'); \
+         SELECT o.amount, d.room, d.above, w.owner FROM orders AS o \
+         LEFT JOIN devices FOR SYSTEM_TIME AS OF o.proc_time AS d ON o.device_id = d.id AND o.site = d.site \
+         JOIN owners FOR SYSTEM_TIME AS OF o.proc_time AS w ON w.room = d.room AND w.floor_no = 3 WHERE o.amount > 0;",
+    );
+    golden(
         "sides",
         "CREATE TABLE s (k STRING, ts TIMESTAMP(3), v DOUBLE, WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', \
          'path' = 's.ndjson', 'format' = 'json', 'late.table' = 'late', 'error.table' = 'bad'); \
@@ -281,6 +298,31 @@ fn late_rows_reach_their_table_with_its_columns() {
     assert_eq!(late.len(), 1);
     let OperatorKind::WindowAggregate(window) = kinds(&plan, "WindowAggregate")[0] else { unreachable!() };
     assert!(window.late_output && window.phase == Phase::Single);
+}
+
+#[test]
+fn what_late_rows_need_is_no_column_of_other_queries() {
+    let tables = "CREATE TABLE s (k STRING, ts TIMESTAMP(3), v DOUBLE, WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', \
+                  'path' = 's', 'format' = 'json', 'late.table' = 'late'); \
+                  CREATE TABLE late (ts TIMESTAMP(3), v DOUBLE) WITH ('connector' = 'print'); \
+                  CREATE TABLE counts (k STRING, n BIGINT) WITH ('connector' = 'print'); \
+                  CREATE TABLE t (k STRING, ts TIMESTAMP(3), x DOUBLE, WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', \
+                  'path' = 't', 'format' = 'json'); \
+                  INSERT INTO counts SELECT k, COUNT(*) FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECOND)) \
+                  GROUP BY k, window_start, window_end;";
+    let tumble = |table: &str| format!("TABLE(TUMBLE(TABLE {table}, DESCRIPTOR(ts), INTERVAL '10' SECOND))");
+    let joined = format!(
+        "SELECT l.k, r.x FROM {} AS l JOIN {} AS r ON l.k = r.k AND l.window_start = r.window_start AND l.window_end = r.window_end;",
+        tumble("s"),
+        tumble("t")
+    );
+    for query in ["SELECT k FROM s UNION ALL SELECT k FROM t;", &joined] {
+        let plan = planned(&format!("{tables} {query}"), 2);
+        let sinks = plan.operators.iter().filter(|op| op.kind.name() == "Sink");
+        let columns: Vec<usize> = sinks.map(|sink| sink.schema.fields.len()).collect();
+        let of_query = if query.contains("r.x") { 2 } else { 1 };
+        assert!(columns.contains(&of_query) && columns.len() == 3, "{columns:?}: {query}");
+    }
 }
 
 #[test]

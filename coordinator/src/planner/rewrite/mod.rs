@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod similar;
 mod table;
+mod version;
 
 pub use table::{ArgumentValue, TableCall};
 
@@ -105,7 +106,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
-        if let Err(error) = check::select(select) {
+        if let Err(error) = check::select(select).and_then(|()| version::check(select)) {
             return fail(error);
         }
         // sqlparser takes a string behind an expression for its name, and forgets where it stands.
@@ -122,6 +123,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> Flow {
+        version::mark(select);
         let names = self.names.pop().unwrap_or_default();
         for (item, name) in select.projection.iter_mut().zip(names) {
             let Some(name) = name else { continue };
@@ -216,14 +218,7 @@ impl Rewriter {
     fn table_factor(&mut self, factor: &mut TableFactor) -> Result<(), PlannerError> {
         let at = factor.span();
         match factor {
-            TableFactor::Table { name, args: None, version, sample, with_hints, alias, .. } => {
-                if version.is_some() {
-                    return Err(unsupported(
-                        "FOR SYSTEM_TIME AS OF",
-                        at,
-                        "temporal and lookup joins are not there yet",
-                    ));
-                }
+            TableFactor::Table { name, args: None, sample, with_hints, alias, .. } => {
                 if sample.is_some() || !with_hints.is_empty() {
                     return Err(unsupported("TABLESAMPLE or a table hint", at, ""));
                 }

@@ -3,6 +3,8 @@
 mod casts;
 mod errors;
 mod functions;
+mod kafka;
+mod lookup;
 mod nasty;
 mod statements;
 mod time;

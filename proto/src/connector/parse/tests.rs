@@ -1,7 +1,7 @@
 //! Options of WITH: what is accepted, and what an error says.
 
 use super::*;
-use crate::connector::{DatagenField, TimestampFormat};
+use crate::connector::{DatagenField, OnError, TimestampFormat};
 use crate::schema::{DataType, Field, Unit};
 
 fn options(pairs: &[(&str, &str)]) -> Options {
@@ -27,7 +27,7 @@ fn source(pairs: &[(&str, &str)]) -> Result<(SourceConnector, Option<Format>, So
 
 fn sink(pairs: &[(&str, &str)], changelog: bool) -> Result<(SinkConnector, Option<Format>), OptionError> {
     let mut options = options(pairs);
-    let parsed = SinkConnector::parse(&mut options, &schema(), changelog)?;
+    let parsed = SinkConnector::parse(&mut options, &schema(), &[], changelog)?;
     SourceCommon::parse(&mut options)?;
     options.finish()?;
     Ok(parsed)
@@ -89,12 +89,12 @@ fn an_error_names_the_key_what_was_found_and_what_would_be_accepted() {
         (
             vec![],
             "connector",
-            "table `t`: option 'connector' is missing, expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)",
+            "table `t`: option 'connector' is missing, expected 'filesystem', 'kafka', 'mqtt', 'datagen' or 'nexmark' (for a table that is read)",
         ),
         (
-            vec![("connector", "kafka")],
+            vec![("connector", "pulsar")],
             "connector",
-            "table `t`: option 'connector': found 'kafka', expected 'filesystem', 'datagen' or 'nexmark' (for a table that is read)",
+            "table `t`: option 'connector': found 'pulsar', expected 'filesystem', 'kafka', 'mqtt', 'datagen' or 'nexmark' (for a table that is read)",
         ),
         (
             vec![("connector", "filesystem"), ("format", "csv")],

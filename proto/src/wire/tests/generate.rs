@@ -1,5 +1,6 @@
 //! Random values of everything that a plan consists of. They are not valid plans; every value of every type can occur.
 
+use crate::connector::lookup::*;
 use crate::connector::*;
 use crate::expr::{Expr, ExprKind, Scalar};
 use crate::function::Builtin;
@@ -8,6 +9,7 @@ use crate::keys::hash_u64;
 use crate::place::{Constraint, Selector};
 use crate::plan::*;
 use crate::schema::{DataType, Field, Schema};
+use crate::secret::Template;
 use crate::wire::enumeration::Enumeration;
 use std::collections::BTreeSet;
 
@@ -43,15 +45,21 @@ variants! {
     saw_expr: ExprKind { Column, Literal, Cast, Unary, Binary, Case, InList, Like, Field, Call }
     saw_scalar: Scalar { Null, Boolean, Int, Float, Decimal, String, Bytes, Interval, List }
     saw_operator: OperatorKind {
-        Source, Calc, WindowAssign, WindowAggregate, GroupAggregate, WindowJoin, Predict, Sink,
+        Source, Calc, WindowAssign, WindowAggregate, GroupAggregate, WindowJoin, Predict, LookupJoin, Sink,
     }
+    saw_lookup: LookupConnector { Redis, Http }
+    saw_lookup_value: LookupValue { Column, Constant }
     saw_exchange: Exchange { Forward, Hash, Rebalance, Gather }
     saw_window: Window { Tumble, Hop, Cumulate, Session, Attached }
     saw_time: Time { Event, Processing }
-    saw_source: SourceConnector { Filesystem, Datagen, Nexmark }
-    saw_sink: SinkConnector { Filesystem, Print, Stdout, Blackhole }
+    saw_source: SourceConnector { Filesystem, Datagen, Nexmark, Kafka, Mqtt }
+    saw_topics: KafkaTopics { Names, Pattern }
+    saw_startup: KafkaStartup { Earliest, Latest, Group, Timestamp, Offsets }
+    saw_bounded: KafkaBounded { Unbounded, Latest, Group, Timestamp, Offsets }
+    saw_sink: SinkConnector { Filesystem, Print, Stdout, Blackhole, Kafka, Redis, Http, Mqtt }
     saw_column: DatagenField { Integer, Float, Text, Past, Any, Sequence, EventTime }
-    saw_format: Format { Json, Csv, ChangelogJson }
+    saw_format: Format { Json, Csv, ChangelogJson, Raw, DebeziumJson, Protobuf, Avro, AvroConfluent }
+    saw_key: MqttKey { Column, UserProperty }
 }
 
 impl Generator {
@@ -222,19 +230,21 @@ impl Generator {
     }
 
     pub fn source_connector(&mut self) -> SourceConnector {
-        let connector = match self.below(3) {
+        let connector = match self.below(5) {
             0 => SourceConnector::Filesystem(FilesystemSource {
                 path: self.text(),
                 monitor_interval_ms: self.option(Generator::number),
                 compression: self.any(),
                 split_bytes: self.number(),
             }),
-            1 => SourceConnector::Datagen(Datagen {
+            2 => SourceConnector::Datagen(Datagen {
                 rows_per_second: self.option(Generator::number),
                 number_of_rows: self.option(Generator::number),
                 seed: self.number(),
                 fields: self.list(5, Generator::column),
             }),
+            1 => SourceConnector::Kafka(self.kafka_source()),
+            3 => SourceConnector::Mqtt(self.mqtt_source()),
             _ => SourceConnector::Nexmark(Nexmark {
                 table: self.option(Generator::any),
                 events: self.option(Generator::number),
@@ -248,8 +258,73 @@ impl Generator {
         self.saw_source(connector)
     }
 
+    fn kafka_client(&mut self) -> KafkaClient {
+        let template = |g: &mut Generator| {
+            let text = g.text();
+            let text = if g.flag() { text } else { format!("{text}${{secret:a.b}}") };
+            Template::parse(&text).expect("well-formed")
+        };
+        KafkaClient { bootstrap: self.text(), properties: self.list(3, |g| (g.text(), template(g))) }
+    }
+
+    fn kafka_source(&mut self) -> KafkaSource {
+        let offsets = |g: &mut Generator| g.list(3, |g| (g.bits() as i32, g.signed()));
+        let topics = match self.flag() {
+            true => KafkaTopics::Names(self.list(3, Generator::text)),
+            false => KafkaTopics::Pattern(self.text()),
+        };
+        let startup = match self.below(5) {
+            0 => KafkaStartup::Earliest,
+            1 => KafkaStartup::Latest,
+            2 => KafkaStartup::Group,
+            3 => KafkaStartup::Timestamp(self.signed()),
+            _ => KafkaStartup::Offsets(offsets(self)),
+        };
+        let bounded = match self.below(5) {
+            0 => KafkaBounded::Unbounded,
+            1 => KafkaBounded::Latest,
+            2 => KafkaBounded::Group,
+            3 => KafkaBounded::Timestamp(self.signed()),
+            _ => KafkaBounded::Offsets(offsets(self)),
+        };
+        KafkaSource {
+            client: self.kafka_client(),
+            topics: self.saw_topics(topics),
+            group: self.option(Generator::text),
+            reset: self.option(Generator::any),
+            startup: self.saw_startup(startup),
+            bounded: self.saw_bounded(bounded),
+            discovery_ms: self.option(Generator::number),
+            key: self.option(|g| KafkaKey {
+                format: g.format(),
+                columns: g.list(3, Generator::index),
+                prefix: g.text(),
+            }),
+        }
+    }
+
+    fn kafka_sink(&mut self) -> KafkaSink {
+        KafkaSink {
+            topic: self.text(),
+            client: self.kafka_client(),
+            upsert: self.flag(),
+            key_format: self.option(Generator::format),
+            key_fields: self.list(3, Generator::text),
+            key_prefix: self.text(),
+            value_format: self.format(),
+            value_has_key: self.flag(),
+            guarantee: self.any(),
+            id_prefix: self.text(),
+            partitioner: self.any(),
+            spool_bytes: self.number(),
+            marker_lost: self.any(),
+            allow_rewind: self.flag(),
+        }
+    }
+
     pub fn sink_connector(&mut self) -> SinkConnector {
-        let connector = match self.below(4) {
+        let connector = match self.below(8) {
+            5 => SinkConnector::Kafka(Box::new(self.kafka_sink())),
             0 => SinkConnector::Filesystem(FilesystemSink {
                 path: self.text(),
                 rolling_bytes: self.number(),
@@ -258,18 +333,153 @@ impl Generator {
             }),
             1 => SinkConnector::Print { prefix: self.option(Generator::text) },
             2 => SinkConnector::Stdout,
+            3 => SinkConnector::Redis(self.redis_sink()),
+            4 => SinkConnector::Http(self.http_sink()),
+            6 => SinkConnector::Mqtt(self.mqtt_sink()),
             _ => SinkConnector::Blackhole,
         };
         self.saw_sink(connector)
+    }
+
+    fn template(&mut self) -> Template {
+        let text = self.text();
+        Template::parse(&if self.flag() { text + "${secret:a.b}" } else { text }).expect("well-formed")
+    }
+
+    fn redis_server(&mut self) -> RedisServer {
+        RedisServer {
+            host: self.text(),
+            port: self.bits() as u16,
+            database: self.bits() as u32,
+            tls: self.flag(),
+            username: self.option(Generator::template),
+            password: self.option(Generator::template),
+            connect_timeout_ms: self.number(),
+            command_timeout_ms: self.number(),
+        }
+    }
+
+    fn redis_sink(&mut self) -> RedisSink {
+        RedisSink {
+            server: self.redis_server(),
+            mode: self.any(),
+            key: self.option(Generator::text),
+            key_prefix: self.text(),
+            key_separator: self.text(),
+            ttl_ms: self.option(Generator::number),
+            stream_maxlen: self.option(Generator::number),
+            flush_rows: self.number(),
+            flush_interval_ms: self.number(),
+            exactly_once: self.flag(),
+            max_retries: self.option(|g| g.bits() as u32),
+        }
+    }
+
+    fn http_sink(&mut self) -> HttpSink {
+        HttpSink {
+            url: self.template(),
+            method: self.any(),
+            body: self.any(),
+            headers: self.list(3, |g| (g.text(), g.template())),
+            batch_rows: self.number(),
+            batch_bytes: self.number(),
+            batch_interval_ms: self.number(),
+            max_retries: self.option(|g| g.bits() as u32),
+            on_client_error: self.any(),
+            idempotency_header: self.option(Generator::text),
+            connect_timeout_ms: self.number(),
+            request_timeout_ms: self.number(),
+        }
+    }
+
+    fn mqtt(&mut self) -> MqttConnection {
+        MqttConnection {
+            brokers: self.list(3, |make| MqttBroker {
+                host: make.text(),
+                port: make.below(65_536) as u16,
+                tls: make.below(2) == 1,
+            }),
+            version: self.any(),
+            client_id: self.option(Generator::text),
+            username: self.option(Generator::template),
+            password: self.option(Generator::template),
+            ca: self.option(Generator::template),
+            certificate: self.option(Generator::template),
+            key: self.option(Generator::template),
+            session_expiry_ms: self.number(),
+            keep_alive_ms: self.number(),
+            inflight: self.below(65_536) as u16,
+        }
+    }
+
+    fn mqtt_source(&mut self) -> MqttSource {
+        MqttSource {
+            connection: self.mqtt(),
+            filters: self.list(3, Generator::text),
+            qos: self.below(3) as u8,
+            group: self.option(Generator::text),
+            dedup: self.option(|make| {
+                let key = match make.below(2) {
+                    0 => MqttKey::Column(make.text()),
+                    _ => MqttKey::UserProperty(make.text()),
+                };
+                MqttDedup { key: make.saw_key(key), window_ms: make.number(), bytes: make.number() }
+            }),
+            ack: self.any(),
+            log_bytes: self.number(),
+            on_gap: self.any(),
+        }
+    }
+
+    fn mqtt_sink(&mut self) -> MqttSink {
+        MqttSink {
+            connection: self.mqtt(),
+            topic: self.text(),
+            qos: self.below(3) as u8,
+            retain: self.below(2) == 1,
+            message_expiry_ms: self.option(Generator::number),
+            content_type: self.option(Generator::text),
+            user_properties: self.list(3, |make| (make.text(), make.text())),
+            flush_timeout_ms: self.number(),
+        }
     }
 
     fn json(&mut self) -> Json {
         Json { on_error: self.any(), timestamps: self.any() }
     }
 
+    fn avro(&mut self) -> Avro {
+        Avro { on_error: self.any(), legacy_timestamps: self.flag() }
+    }
+
+    fn registry_auth(&mut self) -> RegistryAuth {
+        let template = || Template::parse("a${secret:b}").expect("the name of a secret");
+        match self.below(3) {
+            0 => RegistryAuth::None,
+            1 => RegistryAuth::Basic(template()),
+            _ => RegistryAuth::Bearer(template()),
+        }
+    }
+
     pub fn format(&mut self) -> Format {
-        let format = match self.below(3) {
+        let format = match self.below(8) {
             0 => Format::Json(self.json()),
+            3 => Format::Raw(Raw { on_error: self.any(), big_endian: self.flag() }),
+            4 => Format::DebeziumJson(DebeziumJson { json: self.json(), schema_include: self.flag() }),
+            5 => Format::Protobuf(Protobuf {
+                on_error: self.any(),
+                message: self.text(),
+                descriptor: self.text(),
+                read_defaults: self.flag(),
+                null_string: self.text(),
+            }),
+            6 => Format::Avro(self.avro()),
+            7 => Format::AvroConfluent(AvroConfluent {
+                avro: self.avro(),
+                url: self.text(),
+                subject: self.option(Generator::text),
+                auth: self.registry_auth(),
+            }),
             1 => Format::Csv(Csv {
                 on_error: self.any(),
                 delimiter: self.bits() as u8,
@@ -282,6 +492,48 @@ impl Generator {
             _ => Format::ChangelogJson(self.json()),
         };
         self.saw_format(format)
+    }
+
+    fn lookup_connector(&mut self) -> LookupConnector {
+        let connector = match self.flag() {
+            true => LookupConnector::Redis(RedisLookup {
+                server: self.redis_server(),
+                mode: self.any(),
+                key_prefix: self.text(),
+                key_separator: self.text(),
+            }),
+            false => LookupConnector::Http(HttpLookup {
+                url: self.template(),
+                headers: self.list(3, |g| (g.text(), g.template())),
+                connect_timeout_ms: self.number(),
+                request_timeout_ms: self.number(),
+                response_bytes_max: self.number(),
+            }),
+        };
+        self.saw_lookup(connector)
+    }
+
+    fn lookup_options(&mut self) -> LookupOptions {
+        LookupOptions {
+            cache: self.option(|g| LookupCache {
+                rows_max: g.option(Generator::number),
+                bytes_max: g.number(),
+                expire_after_write_ms: g.option(Generator::number),
+                expire_after_access_ms: g.option(Generator::number),
+                missing_keys: g.flag(),
+            }),
+            max_retries: self.bits() as u32,
+            capacity: self.bits() as u32,
+            timeout_ms: self.number(),
+        }
+    }
+
+    fn lookup_key(&mut self) -> LookupKey {
+        let value = match self.flag() {
+            true => LookupValue::Column(self.index()),
+            false => LookupValue::Constant(self.scalar(2)),
+        };
+        LookupKey { field: self.field(1), value: self.saw_lookup_value(value) }
     }
 
     pub fn window(&mut self) -> Window {
@@ -313,7 +565,7 @@ impl Generator {
     }
 
     pub fn operator_kind(&mut self) -> OperatorKind {
-        let kind = match self.below(8) {
+        let kind = match self.below(9) {
             0 => OperatorKind::Source(Source {
                 table: self.text(),
                 connector: self.source_connector(),
@@ -360,11 +612,22 @@ impl Generator {
                 },
                 args: self.list(3, Generator::index),
             }),
+            7 => OperatorKind::LookupJoin(LookupJoin {
+                table: self.text(),
+                connector: self.lookup_connector(),
+                format: self.option(Generator::format),
+                options: self.lookup_options(),
+                kind: self.any(),
+                keys: self.list(3, Generator::lookup_key),
+                right: self.schema(),
+                filter: self.option(|g| g.expr(3)),
+            }),
             _ => OperatorKind::Sink(Sink {
                 table: self.text(),
                 connector: self.sink_connector(),
                 format: self.option(Generator::format),
                 changelog: self.flag(),
+                keys: self.list(3, Generator::index),
             }),
         };
         self.saw_operator(kind)

@@ -1,6 +1,7 @@
 //! A small valid plan with every kind of operator: a job with a window per device, a join of it with itself, a model
 //! and a changelog.
 
+use crate::connector::lookup::*;
 use crate::connector::*;
 use crate::expr::{BinaryOp, Expr, ExprKind, Scalar, UnaryOp};
 use crate::function::Builtin;
@@ -8,6 +9,7 @@ use crate::ids::OperatorId;
 use crate::place::Constraint;
 use crate::plan::*;
 use crate::schema::{DataType, Field, OP_COLUMN, Schema, Unit};
+use crate::secret::Template;
 use std::collections::BTreeMap;
 
 const TIME: DataType = DataType::Timestamp(Unit::Milli);
@@ -37,7 +39,7 @@ fn aggregate(function: AggregateFunction, arg: Option<usize>, arg_ty: DataType, 
 }
 
 fn sink(connector: SinkConnector, format: Option<Format>, changelog: bool) -> OperatorKind {
-    OperatorKind::Sink(Sink { table: "out".into(), connector, format, changelog })
+    OperatorKind::Sink(Sink { table: "out".into(), connector, format, changelog, keys: vec![] })
 }
 
 /// `device STRING, value DOUBLE, ts TIMESTAMP(3)` from JSON files.
@@ -77,6 +79,51 @@ fn calc(input: &Schema) -> OperatorKind {
     OperatorKind::Calc(Calc { filter: Some(Expr { kind: known, ty: DataType::Boolean }), project })
 }
 
+/// The device's room from Redis.
+fn lookup() -> OperatorKind {
+    OperatorKind::LookupJoin(LookupJoin {
+        table: "devices".into(),
+        connector: LookupConnector::Redis(RedisLookup {
+            server: RedisServer {
+                host: "localhost".into(),
+                port: 6379,
+                database: 0,
+                tls: false,
+                username: None,
+                password: Some(Template::parse("${secret:redis}").expect("well-formed")),
+                connect_timeout_ms: 1_000,
+                command_timeout_ms: 2_000,
+            },
+            mode: RedisLookupMode::Hash,
+            key_prefix: "device:".into(),
+            key_separator: ":".into(),
+        }),
+        format: None,
+        options: LookupOptions {
+            cache: Some(LookupCache {
+                rows_max: Some(1_000),
+                bytes_max: 1 << 20,
+                expire_after_write_ms: Some(60_000),
+                expire_after_access_ms: None,
+                missing_keys: true,
+            }),
+            max_retries: 3,
+            capacity: 100,
+            timeout_ms: 180_000,
+        },
+        kind: JoinKind::Left,
+        keys: vec![
+            LookupKey { field: Field::new("id", DataType::String, false), value: LookupValue::Column(0) },
+            LookupKey {
+                field: Field::new("site", DataType::Int64, true),
+                value: LookupValue::Constant(Scalar::Int(7)),
+            },
+        ],
+        right: Schema::new(vec![Field::new("id", DataType::String, true), Field::new("room", DataType::String, true)]),
+        filter: None,
+    })
+}
+
 pub fn plan() -> Plan {
     use DataType::{Float64, Int8, Int64, String};
     let readings = schema(&[String, Float64, TIME]);
@@ -87,6 +134,8 @@ pub fn plan() -> Plan {
     scored.fields.push(Field::new("score", Float64, true));
     let counts = Schema::new(vec![Field::new("device", String, true), Field::new("n", Int64, false)]).with_op();
     assert_eq!(counts.fields[2], Field::new(OP_COLUMN, Int8, false));
+    let mut placed = windows.clone();
+    placed.fields.extend([Field::new("id", String, true), Field::new("room", String, true)]);
     let time = Time::Event { column: 2 };
     let operators = vec![
         operator(1, source(&readings), readings.clone()),
@@ -158,6 +207,8 @@ pub fn plan() -> Plan {
         operator(8, sink(SinkConnector::Print { prefix: Some("late".into()) }, None, false), readings),
         operator(9, sink(SinkConnector::Blackhole, None, false), scored),
         operator(10, sink(SinkConnector::Stdout, None, true), counts),
+        operator(11, lookup(), placed.clone()),
+        operator(12, sink(SinkConnector::Blackhole, None, false), placed),
     ];
     let edges = vec![
         edge(1, 2, 0),
@@ -170,6 +221,8 @@ pub fn plan() -> Plan {
         Edge { output: Output::Late, ..edge(3, 8, 0) },
         Edge { exchange: Exchange::Rebalance, ..edge(6, 9, 0) },
         Edge { changelog: true, exchange: Exchange::Gather, ..edge(7, 10, 0) },
+        edge(3, 11, 0),
+        edge(11, 12, 0),
     ];
     let config = BTreeMap::from([("state.backend".into(), "rocksdb".into())]);
     Plan { name: "golden".into(), operators, edges, max_parallelism: 128, config }

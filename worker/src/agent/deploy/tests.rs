@@ -42,7 +42,8 @@ fn plan() -> Plan {
         project: vec![Expr::column(0, DataType::Int64), Expr::column(1, DataType::String)],
         watermark: None,
     };
-    let sink = Sink { table: "out".into(), connector: SinkConnector::Blackhole, format: None, changelog: false };
+    let sink =
+        Sink { table: "out".into(), connector: SinkConnector::Blackhole, format: None, changelog: false, keys: vec![] };
     let edge = Edge {
         from: SOURCE,
         output: Output::Main,

@@ -103,8 +103,15 @@ impl FileSink {
         }
         create(&directory)?;
         let ending = match format {
-            Format::Json(_) | Format::ChangelogJson(_) => "json",
+            Format::Json(_) | Format::ChangelogJson(_) | Format::DebeziumJson(_) => "json",
             Format::Csv(_) => "csv",
+            Format::Raw(_) => "txt",
+            // Refused when the table was planned.
+            Format::Protobuf(_) | Format::Avro(_) | Format::AvroConfluent(_) => {
+                let what =
+                    format!("table `{}`: format '{}' has no lines to write to files", place.table, format.name());
+                return Err(Error::invalid(what));
+            }
         };
         let compressed = match options.compression {
             Compression::Auto | Compression::None => "",
@@ -132,7 +139,7 @@ impl FileSink {
             path: options.path.clone(),
             directory,
             names,
-            encoder: encoder(format, schema, changelog),
+            encoder: encoder(format, schema, changelog)?,
             compression: options.compression,
             rolling_bytes: options.rolling_bytes,
             rolling_interval_ms: options.rolling_interval_ms,

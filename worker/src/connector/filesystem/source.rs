@@ -154,7 +154,8 @@ impl FilesystemSource {
     fn start(&mut self, format: &Format) -> Result<()> {
         let splittable = match format {
             Format::Csv(csv) => csv.quote.is_none() && csv.escape.is_none(),
-            Format::Json(_) | Format::ChangelogJson(_) => true,
+            // The changes of a row come in one order only.
+            format => !format.reads_changelog(),
         };
         let files = listing::list(&self.options.path, self.options.compression, self.gone)?;
         let chunks = files.iter().map(|file| splits::cut(file, self.options.split_bytes, splittable)).collect();

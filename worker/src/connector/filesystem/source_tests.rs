@@ -93,6 +93,7 @@ pub(super) fn run(source: &mut FilesystemSource, batches: usize) -> (Vec<(usize,
         match source.poll(&watermarks) {
             Err(error) => return (rows, Err(error)),
             Ok(Polled::End) => return (rows, Ok(true)),
+            Ok(Polled::Idle) => panic!("files are not waited for"),
             Ok(Polled::Wait(_)) => return (rows, Ok(false)),
             Ok(Polled::Opened(lane)) => {
                 watermarks.resize(watermarks.len().max(lane + 1), i64::MIN);
@@ -524,7 +525,7 @@ fn monitoring_takes_new_files_and_whole_new_lines_and_closes_quiet_lanes() {
                 Polled::Opened(lane) => opened.push(lane),
                 Polled::Closed(lane) => closed.push(lane),
                 Polled::Batch(b) => rows.extend(b.batch.column(0).as_primitive::<Int64Type>().values()),
-                Polled::End => panic!("a monitoring source never ends"),
+                Polled::End | Polled::Idle => panic!("a monitoring source never ends"),
             }
         }
     };

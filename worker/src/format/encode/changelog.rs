@@ -19,7 +19,7 @@ impl Encoder {
 }
 
 impl super::Encoder for Encoder {
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, end: &mut dyn FnMut(&mut Vec<u8>)) -> Result<()> {
         let views = self.object.views(batch)?;
         let kinds = if self.changelog { Some(kinds(batch)?) } else { None };
         for row in 0..batch.num_rows() {
@@ -28,7 +28,8 @@ impl super::Encoder for Encoder {
             out.extend_from_slice(kind.short().as_bytes());
             out.extend_from_slice(b"\",\"data\":");
             self.object.write(&views, row, out);
-            out.extend_from_slice(b"}\n");
+            out.push(b'}');
+            end(out);
         }
         Ok(())
     }

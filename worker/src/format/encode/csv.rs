@@ -104,7 +104,7 @@ impl super::Encoder for Encoder {
         out.push(b'\n');
     }
 
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, end: &mut dyn FnMut(&mut Vec<u8>)) -> Result<()> {
         let columns = batch.columns().iter().zip(&self.schema.fields);
         let views: Vec<_> = columns.map(|(column, field)| View::new(column, &field.ty)).collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
@@ -120,7 +120,7 @@ impl super::Encoder for Encoder {
                     return Err(Error::new(Code::Invalid, what));
                 }
             }
-            out.push(b'\n');
+            end(out);
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Encoder {
 }
 
 impl super::Encoder for Encoder {
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&mut self, batch: &RecordBatch, out: &mut Vec<u8>, end: &mut dyn FnMut(&mut Vec<u8>)) -> Result<()> {
         let views = self.object.views(batch)?;
         let kinds = if self.with_op { Some(kinds(batch)?) } else { None };
         for row in 0..batch.num_rows() {
@@ -42,7 +42,7 @@ impl super::Encoder for Encoder {
                     format!("{{\"_op\":\"{}\"{}", kind(kinds[row])?.short(), if views.is_empty() { "" } else { "," });
                 out.splice(before..before + 1, op.into_bytes());
             }
-            out.push(b'\n');
+            end(out);
         }
         Ok(())
     }
@@ -108,6 +108,12 @@ impl Object {
     #[inline]
     pub fn write(&self, views: &[View<'_>], row: usize, out: &mut Vec<u8>) {
         self.write_row(views, &self.shape, row, out);
+    }
+
+    /// The value of one column, which `view` is of.
+    pub fn write_field(&self, view: &View<'_>, column: usize, row: usize, out: &mut Vec<u8>) {
+        let Shape::Row(columns) = &self.shape else { unreachable!("the shape of a row is made from its type") };
+        self.write_value(view, &columns[column].1, row, out);
     }
 
     fn write_row(&self, views: &[View<'_>], shape: &Shape, row: usize, out: &mut Vec<u8>) {

@@ -13,7 +13,7 @@ fn text(format: &Format, fields: Vec<Field>, columns: Vec<ArrayRef>, changelog: 
     let schema = Schema::new(fields);
     let arrow = if changelog { schema.with_op() } else { schema.clone() }.to_arrow();
     let batch = RecordBatch::try_new(arrow, columns).expect("columns match the schema");
-    let mut encoder = encoder(format, &schema, changelog);
+    let mut encoder = encoder(format, &schema, changelog).expect("a format with an encoder");
     let mut out = Vec::new();
     encoder.header(&mut out);
     encoder.encode(&batch, &mut out).expect("encodes");
@@ -180,7 +180,41 @@ fn csv_quotes_what_would_not_read_back() {
     assert!(out.contains("\"say \\\"hi\\\"\";3\n") && out.contains("a,b;\n"), "{out}");
     let schema = Schema::new(fields);
     let batch = RecordBatch::try_new(schema.to_arrow(), vec![strings, numbers]).expect("columns match");
-    let mut bare = encoder(&Format::Csv(Csv { quote: None, ..csv() }), &schema, false);
+    let bare = Format::Csv(Csv { quote: None, ..csv() });
+    let mut bare = encoder(&bare, &schema, false).expect("a format with an encoder");
     let error = bare.encode(&batch, &mut Vec::new()).expect_err("a delimiter in a value");
     assert!(error.message.contains("column `s` needs quotes"), "{error}");
+}
+
+#[test]
+fn rows_of_messages_end_where_they_are_said_to_and_carry_no_line_end() {
+    let fields = vec![field("id", DataType::Int64), field("s", DataType::String)];
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a\nb"), None, Some("")]));
+    let schema = Schema::new(fields);
+    let batch = RecordBatch::try_new(schema.to_arrow(), vec![ids, texts]).expect("columns match");
+    let changelog = Format::ChangelogJson(Json { on_error: OnError::Fail, timestamps: TimestampFormat::Sql });
+    let expected: [(Format, [&str; 3]); 3] = [
+        (json(TimestampFormat::Sql), [r#"{"id":1,"s":"a\nb"}"#, r#"{"id":2,"s":null}"#, r#"{"id":3,"s":""}"#]),
+        (Format::Csv(csv()), ["1,\"a\nb\"", "2,", "3,\"\""]),
+        (
+            changelog,
+            [
+                r#"{"op":"+I","data":{"id":1,"s":"a\nb"}}"#,
+                r#"{"op":"+I","data":{"id":2,"s":null}}"#,
+                r#"{"op":"+I","data":{"id":3,"s":""}}"#,
+            ],
+        ),
+    ];
+    for (format, expected) in expected {
+        let mut encoder = encoder(&format, &schema, false).expect("a format with an encoder");
+        let (mut out, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            encoder.encode_rows(&batch, &mut out, &mut ends).expect("encodes");
+        }
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let rows: Vec<&str> =
+            starts.zip(&ends).map(|(from, to)| std::str::from_utf8(&out[from..*to]).expect("text")).collect();
+        assert_eq!(rows, [expected, expected].concat());
+    }
 }

@@ -1,5 +1,5 @@
-//! Scanning JSON text: white space, digits, strings, values to be passed over. Strict, and bounded to one line:
-//! a line end is never white space, so a broken row ends where its line does.
+//! Scanning JSON text: white space, digits, strings, values to be passed over. Strict, and in files bounded to one
+//! line: a line end is no white space there, so a broken row ends where its line does. In a message it is.
 
 use std::fmt::Write;
 
@@ -63,6 +63,8 @@ pub(crate) struct Cursor<'a> {
     pub at: usize,
     /// A value that its column cannot hold is NULL.
     pub lenient: bool,
+    /// Line ends are white space.
+    pub multiline: bool,
     /// How many of them there were, and the first.
     pub nulled: u64,
     pub first_nulled: Option<Box<Fault>>,
@@ -111,7 +113,7 @@ fn digits(input: &[u8], mut at: usize) -> (u64, usize) {
 
 impl<'a> Cursor<'a> {
     pub fn new(input: &'a [u8]) -> Cursor<'a> {
-        Cursor { input, at: 0, lenient: false, nulled: 0, first_nulled: None }
+        Cursor { input, at: 0, lenient: false, multiline: false, nulled: 0, first_nulled: None }
     }
 
     /// The byte at the cursor; a line end at the end of the input.
@@ -125,8 +127,12 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     pub fn space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\t' | b'\r') {
-            self.at += 1;
+        loop {
+            match self.peek() {
+                b' ' | b'\t' | b'\r' => self.at += 1,
+                b'\n' if self.multiline && self.at < self.input.len() => self.at += 1,
+                _ => return,
+            }
         }
     }
 
@@ -145,6 +151,7 @@ impl<'a> Cursor<'a> {
         let mut reason = format!("expected {expected}, found ");
         let rest = self.input.get(self.at..).unwrap_or_default();
         match rest.first() {
+            None if self.multiline => reason.push_str("the end of the message"),
             None | Some(b'\n') => reason.push_str("the end of the line"),
             Some(b'{') => reason.push_str("an object"),
             Some(b'[') => reason.push_str("an array"),
@@ -425,7 +432,7 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub fn more(&mut self, close: u8, first: &mut bool) -> Parse<bool> {
         let mut byte = self.peek();
-        if matches!(byte, b' ' | b'\t' | b'\r') {
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
             self.space();
             byte = self.peek();
         }

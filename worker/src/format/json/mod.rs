@@ -1,4 +1,4 @@
-//! Newline-delimited JSON objects to columns, by a schema known beforehand.
+//! JSON objects to columns, by a schema known beforehand: one a line in files, one a message from brokers.
 //!
 //! One strict parser: it expects the keys in the order seen last (a compare of 16 bytes a key), reads digits eight at a
 //! time, and leaves all that is rare (escapes, exponents, numbers in strings, unknown keys) to cold functions. What it
@@ -8,6 +8,7 @@
 //! whatever the precision of the column. Whole numbers may be written `1.0` or `1e3`.
 
 mod cursor;
+pub(crate) mod debezium;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,20 @@ impl JsonDecoder {
             _ => Err(cursor.unexpected("a JSON object on a line of its own")),
         }
     }
+
+    #[inline]
+    fn message(&mut self, cursor: &mut Cursor) -> std::result::Result<(), Box<Fault>> {
+        cursor.space();
+        if cursor.peek() != b'{' {
+            return Err(cursor.unexpected("a JSON object"));
+        }
+        value::object(&mut self.columns, &mut self.keys, self.rows, cursor, &mut self.scratch, 1)?;
+        cursor.space();
+        if cursor.at < cursor.input.len() {
+            return Err(cursor.unexpected("nothing behind the JSON object"));
+        }
+        Ok(())
+    }
 }
 
 impl Decoder for JsonDecoder {
@@ -114,6 +129,26 @@ impl Decoder for JsonDecoder {
         }
         self.bytes += consumed;
         Decoded { consumed, lines, stop, nulled }
+    }
+
+    /// Exactly one object, over as many lines as it likes.
+    #[inline]
+    fn decode_record(&mut self, payload: &[u8], nulled: &mut Nulled) -> std::result::Result<usize, Box<DecodeError>> {
+        let lenient = self.on_error == OnError::Null;
+        let mut cursor = Cursor { lenient, multiline: true, ..Cursor::new(payload) };
+        if let Err(fault) = self.message(&mut cursor) {
+            self.columns.iter_mut().for_each(|column| column.truncate(self.rows));
+            let (column, reason) = fault.into_parts();
+            return Err(Box::new(DecodeError::new(0, 0, column, reason, payload)));
+        }
+        self.rows += 1;
+        self.bytes += payload.len();
+        if cursor.nulled > 0 {
+            let (column, reason) = cursor.first_nulled.map_or_else(Default::default, |fault| fault.into_parts());
+            let first = nulled.first.is_none().then(|| DecodeError::new(0, 0, column, reason, payload));
+            nulled.add(Nulled { fields: cursor.nulled, first });
+        }
+        Ok(1)
     }
 
     fn rows(&self) -> usize {

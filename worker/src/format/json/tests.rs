@@ -1,7 +1,7 @@
 //! The decoder against serde_json over random objects and random cuts of the input, and its promises one by one.
 
 use super::JsonDecoder;
-use crate::format::decode::{Decoder, Stop};
+use crate::format::decode::{Decoder, Nulled, Stop};
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -419,4 +419,66 @@ fn nesting_has_a_limit_and_no_line_can_exhaust_the_stack() {
         let (batch, errors) = decode_all(&mut decoder, line.as_bytes());
         assert_eq!((batch.num_rows() == 1, errors.is_empty()), (ok, ok), "{depth}");
     }
+}
+
+/// What a message of a broker becomes: its row, or what is wrong.
+fn message(text: &str) -> Result<i64, String> {
+    let mut decoder = decoder(&[("n", DataType::Int64, false), ("s", DataType::String, true)]);
+    let mut nulled = Nulled::default();
+    match decoder.decode_record(text.as_bytes(), &mut nulled) {
+        Ok(rows) => {
+            assert_eq!(rows, 1);
+            Ok(decoder.take().unwrap().column(0).as_primitive::<Int64Type>().value(0))
+        }
+        Err(error) => {
+            assert_eq!(decoder.take().unwrap().num_rows(), 0, "a bad message leaves nothing");
+            assert_eq!(error.raw, text.strip_suffix('\n').unwrap_or(text));
+            Err(error.to_string())
+        }
+    }
+}
+
+#[test]
+fn a_message_is_exactly_one_object_over_as_many_lines_as_it_likes() {
+    for text in
+        ["{\"n\":7}", " \n {\"n\": 7}\r\n\n", "{\n  \"s\" :\n\"x\",\n \"other\": [\n1,\n{}\n],\n  \"n\" :\n 7\n}"]
+    {
+        assert_eq!(message(text), Ok(7), "{text:?}");
+    }
+    for (text, expected) in [
+        ("", "expected a JSON object, found the end of the message"),
+        ("\n", "expected a JSON object, found the end of the message"),
+        ("[]", "expected a JSON object, found an array"),
+        ("null", "expected a JSON object, found null"),
+        ("{\"n\":7}\n{\"n\":8}", "expected nothing behind the JSON object, found an object"),
+        ("{\"n\":7} x", "expected nothing behind the JSON object, found x"),
+        ("{\"n\":\n7", "found the end of the message"),
+        ("{\"n\":7,\n\"s\":\"a\nb\"}", "a string is not closed before the end of the line"),
+        ("{\"s\":\n\"x\"}", "column \"n\": missing, and the column is NOT NULL"),
+    ] {
+        let error = message(text).expect_err(text);
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn messages_and_lines_make_the_same_rows() {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let rows: Vec<String> = (0..500)
+        .map(|_| {
+            let s: String =
+                (0..rng.random_range(0..20)).map(|_| ['a', '"', '\\', 'ö', ' '][rng.random_range(0..5)]).collect();
+            json!({"n": rng.random::<i64>(), "s": if rng.random() { json!(s) } else { Value::Null }}).to_string()
+        })
+        .collect();
+    let fields = [("n", DataType::Int64, false), ("s", DataType::String, true)];
+    let (lines, errors) = decode_all(&mut decoder(&fields), rows.join("\n").as_bytes());
+    assert_eq!(errors, Vec::<String>::new());
+    let mut messages = decoder(&fields);
+    for row in &rows {
+        let value: Value = serde_json::from_str(row).unwrap();
+        let text = if rng.random() { serde_json::to_string_pretty(&value).unwrap() } else { row.clone() };
+        assert_eq!(messages.decode_record(text.as_bytes(), &mut Nulled::default()), Ok(1));
+    }
+    assert_eq!(messages.take().unwrap(), lines);
 }

@@ -256,6 +256,30 @@ fn job_has_finished_only_when_every_sink_has_published_its_last_checkpoint() {
 }
 
 #[test]
+fn restarted_region_has_published_when_its_sinks_say_so_and_not_when_it_runs() {
+    let mut cluster = Cluster::running(EVERY_SECOND, 1, &[("w1", 4)]);
+    cluster.worker("w1").commits = false;
+    cluster.ends(COUNTS);
+    cluster.ends(COPIES);
+    cluster.pass(20);
+    assert_eq!(cluster.lines("complete 1").len(), 2, "{:#?}", cluster.said);
+    cluster.kill("w1");
+    cluster.dial("w1");
+    cluster.pass(2_000);
+    assert_eq!(cluster.lines("deploy from 1").len(), 2, "{:#?}", cluster.said);
+    assert_ne!(cluster.job("j").state, JobState::Finished, "nobody has its last rows yet: {:#?}", cluster.said);
+    let deployed: Vec<_> =
+        cluster.workers["w1"].held.iter().map(|(id, (_, deploy))| (id.clone(), deploy.clone())).collect();
+    for (id, deploy) in deployed {
+        let epoch = deploy.restore.as_ref().expect("from the last checkpoint").epoch;
+        for event in super::script::commits(&deploy, id.region, epoch) {
+            cluster.says_of("w1", id.clone(), event);
+        }
+    }
+    assert_eq!(cluster.job("j").state, JobState::Finished, "{:#?}", cluster.said);
+}
+
+#[test]
 fn old_objects_are_swept_after_a_retirement_and_what_a_savepoint_is_copied_from_stays() {
     let mut cluster = two_workers();
     for _ in 0..8 {

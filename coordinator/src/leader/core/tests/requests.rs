@@ -170,6 +170,7 @@ fn rescale_that_meets_the_last_checkpoint_is_forgotten_with_the_job() {
     assert_eq!(cluster.lines("complete 1").len(), 2, "{:#?}", cluster.said);
     assert!(cluster.lines("deploy from").is_empty(), "nothing is published twice: {:#?}", cluster.said);
     cluster.kill("w1");
+    cluster.worker("w1").commits = true;
     cluster.dial("w1");
     cluster.pass(2_000);
     assert_eq!(cluster.job("j").state, JobState::Finished, "{:#?}", cluster.said);

@@ -460,8 +460,11 @@ impl Worker {
             rpc::Command::Deploy(deploy) => {
                 self.held.retain(|held, _| (&held.job, held.region) != (&id.job, id.region));
                 let phase = if self.runs { Phase::Running } else { Phase::Starting };
+                // What the checkpoint holds is published first of all.
+                let restored = deploy.restore.as_ref().map(|manifest| manifest.epoch).filter(|_| self.commits);
+                let published = restored.map_or(Vec::new(), |epoch| commits(&deploy, id.region, epoch));
                 self.held.insert(id.clone(), (phase, *deploy));
-                if self.runs { vec![rpc::Event::Running] } else { Vec::new() }
+                if self.runs { [vec![rpc::Event::Running], published].concat() } else { Vec::new() }
             }
             rpc::Command::Cancel => {
                 self.held.remove(id);
@@ -477,15 +480,19 @@ impl Worker {
             }
             rpc::Command::Complete { epoch } if self.commits => {
                 let Some((_, deploy)) = self.held.get(id) else { return Vec::new() };
-                let plan = Plan::decode(&deploy.plan).expect("the leader's");
-                let is_sink =
-                    |op: OperatorId| matches!(plan.operator(op).map(|op| &op.kind), Some(OperatorKind::Sink(_)));
-                let sinks = here(deploy, id.region).into_iter().filter(|subtask| is_sink(subtask.operator));
-                sinks.map(|subtask| rpc::Event::Committed { epoch, subtask }).collect()
+                commits(deploy, id.region, epoch)
             }
             _ => Vec::new(),
         }
     }
+}
+
+/// What its sinks say when they have published.
+pub fn commits(deploy: &Deploy, region: u32, epoch: Epoch) -> Vec<rpc::Event> {
+    let plan = Plan::decode(&deploy.plan).expect("the leader's");
+    let is_sink = |op: OperatorId| matches!(plan.operator(op).map(|op| &op.kind), Some(OperatorKind::Sink(_)));
+    let sinks = here(deploy, region).into_iter().filter(|subtask| is_sink(subtask.operator));
+    sinks.map(|subtask| rpc::Event::Committed { epoch, subtask }).collect()
 }
 
 /// The subtasks of all operators of a region that are placed on the deployment's worker.
