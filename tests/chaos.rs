@@ -1,9 +1,11 @@
 //! Faults by a seed against a cluster of real processes, and the checker's word on what the job wrote. `make chaos` runs
 //! the long one; `EDGEFLOW_SEED` repeats a failed one. And builds with one bug switched on each: the checker must see it.
 
-use ef_tests::faults::{Failure, Kind, Plan, run};
+use ef_tests::faults::{Failure, Kind, Plan, Report, run, run_over};
 use ef_tests::seed::seed;
+use ef_tests::servers::kafka::{self, Kafka};
 use ef_tests::shared::say;
+use std::path::Path;
 use std::time::Duration;
 
 /// In CI, and whenever nobody says otherwise.
@@ -28,11 +30,14 @@ fn plan(seed: u64) -> Plan {
     }
 }
 
+fn faults() -> usize {
+    let faults = std::env::var("EDGEFLOW_CHAOS_FAULTS");
+    faults.map_or(FAULTS_SHORT, |text| text.parse().expect("EDGEFLOW_CHAOS_FAULTS is a number"))
+}
+
 #[test]
 fn whatever_fails_every_row_counts_once() {
-    let faults = std::env::var("EDGEFLOW_CHAOS_FAULTS");
-    let faults = faults.map_or(FAULTS_SHORT, |text| text.parse().expect("EDGEFLOW_CHAOS_FAULTS is a number"));
-    let seed = seed();
+    let (seed, faults) = (seed(), faults());
     let mut plan = Plan { faults, ..plan(seed) };
     if faults > FAULTS_SHORT {
         plan.freeze_ms = 3000..=30_000;
@@ -40,11 +45,43 @@ fn whatever_fails_every_row_counts_once() {
         plan.feed_every = Duration::from_secs(1);
     }
     let work = tempfile::tempdir().expect("a temporary directory");
-    match run(work.path(), &plan) {
+    assert_exact("chaos", &plan, run(work.path(), &plan));
+}
+
+/// With what a Kafka on both sides can do wrong, and without what has nothing to do with it.
+fn plan_over_kafka(seed: u64) -> Plan {
+    let kinds = [
+        Kind::KillWorker,
+        Kind::KillCoordinator,
+        Kind::FreezeWorker,
+        Kind::CutControl,
+        Kind::DiskFull,
+        Kind::Rescale,
+        Kind::Upgrade,
+        Kind::KillBroker,
+        Kind::FreezeBroker,
+    ];
+    Plan { kinds: kinds.to_vec(), ..plan(seed) }
+}
+
+#[test]
+fn whatever_fails_every_row_comes_from_kafka_and_goes_to_kafka_once() {
+    let Some(kafka) = Kafka::start("chaos over Kafka", kafka::Options::default()) else { return };
+    let (seed, faults) = (seed(), faults());
+    // Commits of which nobody knows what has become of them are rare by themselves.
+    let plan = Plan { faults, worker_flags: flag("--test-kafka-lose-answers"), ..plan_over_kafka(seed) };
+    let work = tempfile::tempdir().expect("a temporary directory");
+    assert_exact("chaos over Kafka", &plan, run_over(kafka, work.path(), &plan));
+}
+
+#[track_caller]
+fn assert_exact(what: &str, plan: &Plan, ended: Result<Report, Failure>) {
+    let seed = plan.seed;
+    match ended {
         Ok(report) => {
             let checked = report.checked;
             say(&format!(
-                "chaos: EDGEFLOW_SEED={seed}, {} faults, {} restarts, {} rows, {} changes, {} windows: exact",
+                "{what}: EDGEFLOW_SEED={seed}, {} faults, {} restarts, {} rows, {} changes, {} windows: exact",
                 report.faults, report.restarts, checked.rows, checked.changes, checked.windows
             ));
             assert!(
@@ -58,7 +95,7 @@ fn whatever_fails_every_row_counts_once() {
 }
 
 /// Series that a bug has to be seen in.
-const SERIES: u64 = 4;
+const SERIES: u64 = 12;
 
 /// How a bug may show.
 #[derive(PartialEq)]
@@ -70,6 +107,23 @@ enum Shows {
 
 /// Runs series of faults against a build with a bug in it, until one of them shows. Err: what they said, if none did.
 fn caught(shows: Shows, kinds: &[Kind], change: impl Fn(&mut Plan)) -> Result<(), String> {
+    caught_by(shows, kinds, change, |directory, plan| Some(run(directory, plan)))
+}
+
+/// The same over a broker of its own each; nothing where there is none.
+fn caught_over_kafka(shows: Shows, kinds: &[Kind], change: impl Fn(&mut Plan)) -> Result<(), String> {
+    caught_by(shows, kinds, change, |directory, plan| {
+        let kafka = Kafka::start("bugs in a Kafka sink are seen", kafka::Options::default())?;
+        Some(run_over(kafka, directory, plan))
+    })
+}
+
+fn caught_by(
+    shows: Shows,
+    kinds: &[Kind],
+    change: impl Fn(&mut Plan),
+    run: impl Fn(&Path, &Plan) -> Option<Result<Report, Failure>>,
+) -> Result<(), String> {
     let seed = seed();
     let mut told = format!("EDGEFLOW_SEED={seed}: {SERIES} series of faults were survived");
     for series in 0..SERIES {
@@ -87,7 +141,8 @@ fn caught(shows: Shows, kinds: &[Kind], change: impl Fn(&mut Plan)) -> Result<()
         };
         change(&mut plan);
         let work = tempfile::tempdir().expect("a temporary directory");
-        match run(work.path(), &plan) {
+        let Some(ended) = run(work.path(), &plan) else { return Ok(()) };
+        match ended {
             Err(Failure::Output(what)) => {
                 println!("caught: {what}");
                 return Ok(());
@@ -143,5 +198,40 @@ fn epochs_that_are_used_twice_are_caught() {
     let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-reuse-epoch");
     // Create-only puts refuse a second manifest of an epoch, which stops the job before anything is lost.
     caught(Shows::SomehowLoudly, &[Kind::KillWorker, Kind::KillCoordinator], change)
+        .unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn markers_that_nobody_looks_at_are_missed() {
+    let change = |plan: &mut Plan| plan.worker_flags = flag("--test-kafka-no-marker");
+    caught_over_kafka(Shows::InTheOutput, &[Kind::KillWorker, Kind::FreezeBroker], change)
+        .unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn unknown_outcomes_that_are_taken_for_failures_are_caught() {
+    let change = |plan: &mut Plan| {
+        plan.worker_flags = ["--test-kafka-blind-retry", "--test-kafka-lose-answers"].map(String::from).to_vec();
+        // From the beginning of one fault to that of the next: in between commits have to come to their ends again.
+        plan.pause_ms = 5000..=8000;
+    };
+    caught_over_kafka(Shows::InTheOutput, &[Kind::FreezeBroker], change).unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn slots_that_nobody_fences_after_scaling_in_are_caught() {
+    let change = |plan: &mut Plan| {
+        plan.worker_flags = flag("--test-kafka-no-fence");
+        // Rows that their subtask could not send any more.
+        plan.pause_ms = 200..=600;
+    };
+    caught_over_kafka(Shows::InTheOutput, &[Kind::FreezeBroker, Kind::Rescale, Kind::KillWorker], change)
+        .unwrap_or_else(|told| panic!("{told}"));
+}
+
+#[test]
+fn epochs_that_are_used_twice_are_caught_over_kafka() {
+    let change = |plan: &mut Plan| plan.coordinator_flags = flag("--test-reuse-epoch");
+    caught_over_kafka(Shows::SomehowLoudly, &[Kind::KillWorker, Kind::KillCoordinator], change)
         .unwrap_or_else(|told| panic!("{told}"));
 }

@@ -10,12 +10,14 @@ pub mod output;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use findings::Findings;
-pub use output::{Output, Part};
+pub use output::{Files, Output, Part};
+pub use topic::check_markers;
 
 use crate::events::timestamp;
-use crate::workload::{Job, Row, key_text};
+use crate::workload::{Job, Medium, Row, key_text};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
@@ -38,7 +40,11 @@ pub struct Checked {
 
 impl Outputs {
     pub fn of(job: &Job) -> Outputs {
-        Outputs { echo: Output::at(job.echo()), sums: Output::at(job.sums()), windows: Output::at(job.windows()) }
+        let of = |table: &str, directory: std::path::PathBuf| match &job.medium {
+            Medium::Files => Output::Files(Files::at(directory)),
+            Medium::Kafka(topics) => Output::Topic(topic::Topic::of(topics, table)),
+        };
+        Outputs { echo: of("echo", job.echo()), sums: of("sums", job.sums()), windows: of("windows", job.windows()) }
     }
 
     fn all_mut(&mut self) -> [&mut Output; 3] {

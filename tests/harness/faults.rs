@@ -4,11 +4,12 @@
 //! all the while. Every fault and every end of one is logged with seed and time, so that a failure can be read and
 //! repeated. Then all is healed, the input ends, the job has to finish, and `checker` has the last word.
 
+mod broker;
 mod call;
 mod driver;
 mod schedule;
 mod store;
 
-pub use driver::{Failure, Plan, Report, run};
+pub use driver::{Failure, Plan, Report, run, run_over};
 pub use schedule::{Cut, Fault, Kind, Menu, Step, schedule};
 pub use store::Store;

@@ -2,9 +2,14 @@
 //!
 //! A partition is one file, moved into the followed directory in one step, and its rows are out of order by less than the
 //! watermark's delay; partitions follow each other in event time. So no row is ever late, whatever fails when, and each
-//! window has one right result.
+//! window has one right result. With Kafka on both sides ([`Medium`]), a partition goes to one of the input topic's.
+
+mod kafka;
+
+pub use kafka::{PARTITIONS, Topics};
 
 use crate::events::{BASE_MS, timestamp};
+use crate::servers::kafka::Writer;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::fmt::Write;
@@ -86,31 +91,55 @@ pub fn ndjson(rows: &[Row]) -> String {
     text
 }
 
-/// Gives partitions to a running job, one file after the other.
+/// Where the job reads from and writes to.
+#[derive(Clone, Debug)]
+pub enum Medium {
+    /// Directories below the job's own.
+    Files,
+    Kafka(Topics),
+}
+
+/// Gives partitions to a running job, one after the other.
 pub struct Feeder {
     workload: Workload,
-    directory: PathBuf,
+    to: To,
     /// All rows that were given.
     pub fed: Vec<Row>,
     next: u32,
 }
 
+enum To {
+    Directory(PathBuf),
+    Topic(Writer),
+}
+
 impl Feeder {
-    /// Feeds the directory of [`Job::input`].
+    /// Feeds the directory of [`Job::input`], or the input's topic.
     pub fn new(workload: Workload, job: &Job) -> Feeder {
-        let directory = job.input();
-        std::fs::create_dir_all(&directory).expect("the test's own directory is writable");
-        Feeder { workload, directory, fed: Vec::new(), next: 0 }
+        let to = match &job.medium {
+            Medium::Files => {
+                std::fs::create_dir_all(job.input()).expect("the test's own directory is writable");
+                To::Directory(job.input())
+            }
+            Medium::Kafka(topics) => To::Topic(topics.writer()),
+        };
+        Feeder { workload, to, fed: Vec::new(), next: 0 }
     }
 
+    /// Does not wait for a broker: rows come when it does.
     pub fn feed(&mut self, partitions: u32) {
         for _ in 0..partitions {
             let rows = self.workload.partition(self.next);
-            let name = format!("{:06}.ndjson", self.next);
-            // Names with a dot are no files of the table; a rename shows the whole file at once.
-            let hidden = self.directory.join(format!(".{name}"));
-            std::fs::write(&hidden, ndjson(&rows)).expect("the test's own directory is writable");
-            std::fs::rename(hidden, self.directory.join(name)).expect("same directory");
+            match &self.to {
+                To::Directory(directory) => {
+                    let name = format!("{:06}.ndjson", self.next);
+                    // Names with a dot are no files of the table; a rename shows the whole file at once.
+                    let hidden = directory.join(format!(".{name}"));
+                    std::fs::write(&hidden, ndjson(&rows)).expect("the test's own directory is writable");
+                    std::fs::rename(hidden, directory.join(name)).expect("same directory");
+                }
+                To::Topic(writer) => kafka::write(writer, self.next, &ndjson(&rows)),
+            }
             self.fed.extend(rows);
             self.next += 1;
         }
@@ -127,6 +156,7 @@ impl Feeder {
 pub struct Job {
     /// Input and outputs lie in `in`, `echo`, `sums` and `windows` of it.
     pub directory: PathBuf,
+    pub medium: Medium,
     pub backend: String,
     pub checkpoint_interval: String,
     /// More SET statements.
@@ -137,6 +167,7 @@ impl Job {
     pub fn new(directory: &Path) -> Job {
         Job {
             directory: directory.to_path_buf(),
+            medium: Medium::Files,
             backend: "memory".into(),
             checkpoint_interval: "200 ms".into(),
             settings: String::new(),
@@ -167,7 +198,13 @@ impl Job {
     /// Restarts and failed checkpoints are what is tested, so neither ends the job.
     fn head(&self) -> String {
         let Job { backend, checkpoint_interval, settings, .. } = self;
-        let path = self.input().display().to_string();
+        let input = match &self.medium {
+            Medium::Files => format!(
+                "'connector' = 'filesystem', 'path' = '{}', 'format' = 'json', 'source.monitor-interval' = '100 ms'",
+                self.input().display()
+            ),
+            Medium::Kafka(topics) => topics.input(),
+        };
         format!(
             "{settings}
 SET 'execution.checkpointing.interval' = '{checkpoint_interval}';
@@ -180,26 +217,27 @@ SET 'state.backend' = '{backend}';
 CREATE TABLE input (
   source STRING, `partition` INT, seq INT, k STRING, amount BIGINT, ts TIMESTAMP(3),
   WATERMARK FOR ts AS ts - INTERVAL '3' SECOND
-) WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'json', 'source.monitor-interval' = '100 ms');
+) WITH ({input});
 "
         )
     }
 
-    fn table(name: &str, columns: &str, path: &Path, format: &str) -> String {
-        format!(
-            "CREATE TABLE {name} ({columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = '{format}');\n",
-            path.display()
-        )
+    /// `key`: the columns that keep rows in order.
+    fn table(&self, path: &Path, columns: &str, key: &str, format: &str) -> String {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("outputs have plain names");
+        let with = match &self.medium {
+            Medium::Files => {
+                format!("'connector' = 'filesystem', 'path' = '{}', 'format' = '{format}'", path.display())
+            }
+            Medium::Kafka(topics) => topics.output(name, key, format),
+        };
+        format!("CREATE TABLE {name} ({columns}) WITH ({with});\n")
     }
 
     fn sums_and_windows(&self) -> String {
-        Job::table("sums", "k STRING, n BIGINT, total BIGINT", &self.sums(), "changelog-json")
-            + &Job::table(
-                "windows",
-                "k STRING, window_start TIMESTAMP(3), n BIGINT, total BIGINT, lo BIGINT, hi BIGINT",
-                &self.windows(),
-                "json",
-            )
+        let windows = "k STRING, window_start TIMESTAMP(3), n BIGINT, total BIGINT, lo BIGINT, hi BIGINT";
+        self.table(&self.sums(), "k STRING, n BIGINT, total BIGINT", "k", "changelog-json")
+            + &self.table(&self.windows(), windows, "k", "json")
             + "INSERT INTO sums SELECT k, COUNT(*), SUM(amount) FROM input GROUP BY k;
 INSERT INTO windows SELECT k, window_start, COUNT(*), SUM(amount), MIN(amount), MAX(amount)
 FROM TABLE(TUMBLE(TABLE input, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k, window_start, window_end;
@@ -209,7 +247,7 @@ FROM TABLE(TUMBLE(TABLE input, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k,
     pub fn sql(&self) -> String {
         let columns = "source STRING, `partition` INT, seq INT, k STRING, amount BIGINT";
         self.head()
-            + &Job::table("echo", columns, &self.echo(), "json")
+            + &self.table(&self.echo(), columns, "source;partition", "json")
             + &self.sums_and_windows()
             + "INSERT INTO echo SELECT source, `partition`, seq, k, amount FROM input;\n"
     }
@@ -219,8 +257,8 @@ FROM TABLE(TUMBLE(TABLE input, DESCRIPTOR(ts), INTERVAL '2' SECOND)) GROUP BY k,
     pub fn sql_version_2(&self) -> String {
         let columns = "source STRING, `partition` INT, seq INT, k STRING, amount BIGINT, twice BIGINT";
         self.head()
-            + &Job::table("echo", columns, &self.echo(), "json")
-            + &Job::table("counts", "source STRING, n BIGINT", &self.counts(), "changelog-json")
+            + &self.table(&self.echo(), columns, "source;partition", "json")
+            + &self.table(&self.counts(), "source STRING, n BIGINT", "source", "changelog-json")
             + &self.sums_and_windows()
             + "INSERT INTO echo SELECT source, `partition`, seq, k, amount, amount * 2 FROM input;
 INSERT INTO counts SELECT source, COUNT(*) FROM input GROUP BY source;

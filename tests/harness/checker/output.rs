@@ -1,6 +1,7 @@
-//! What a file sink has published: its visible files, in the order in which they were written.
+//! What a sink has published: visible files in the order in which they were written, or what a topic shows.
 
 use super::Findings;
+use super::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,56 @@ pub struct Part {
     pub text: String,
 }
 
+/// Of one sink.
+pub enum Output {
+    Files(Files),
+    Topic(Topic),
+}
+
+impl Output {
+    /// See [`super::Outputs::next_generation`].
+    pub fn next_generation(&mut self) {
+        match self {
+            Output::Files(files) => files.next_generation(),
+            // Its order is the broker's.
+            Output::Topic(_) => {}
+        }
+    }
+
+    pub fn rows_visible(&mut self) -> usize {
+        match self {
+            Output::Files(files) => files.rows_visible(),
+            Output::Topic(topic) => topic.rows_visible(),
+        }
+    }
+
+    /// All parts in order. What is visible and no whole part is a finding: (h).
+    pub fn read(&mut self, findings: &mut Findings) -> Vec<Part> {
+        match self {
+            Output::Files(files) => files.read(findings),
+            Output::Topic(topic) => topic.read(findings),
+        }
+    }
+
+    /// Hidden files with rows that were not published.
+    pub fn leftovers(&self) -> Vec<String> {
+        match self {
+            Output::Files(files) => files.leftovers(),
+            Output::Topic(_) => Vec::new(),
+        }
+    }
+
+    /// Of files: incarnations whose rows were published.
+    pub fn incarnations(&self) -> BTreeSet<u64> {
+        match self {
+            Output::Files(files) => files.incarnations(),
+            Output::Topic(_) => BTreeSet::new(),
+        }
+    }
+}
+
 /// The directory of one sink.
-pub struct Output {
+pub struct Files {
     directory: PathBuf,
     /// In which generation each writer, a digest of job and operator, was first seen.
     pub(super) writers: BTreeMap<String, u32>,
@@ -27,17 +76,12 @@ pub struct Output {
     rows: usize,
 }
 
-impl Output {
-    pub fn at(directory: PathBuf) -> Output {
-        Output { directory, writers: BTreeMap::new(), generation: 0, counted: BTreeSet::new(), rows: 0 }
+impl Files {
+    pub fn at(directory: PathBuf) -> Files {
+        Files { directory, writers: BTreeMap::new(), generation: 0, counted: BTreeSet::new(), rows: 0 }
     }
 
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// See [`super::Outputs::next_generation`].
-    pub fn next_generation(&mut self) {
+    fn next_generation(&mut self) {
         self.observe();
         self.generation += 1;
     }
@@ -54,7 +98,7 @@ impl Output {
         names(&self.directory).into_iter().filter(|name| !name.starts_with(['.', '_'])).collect()
     }
 
-    pub fn rows_visible(&mut self) -> usize {
+    fn rows_visible(&mut self) -> usize {
         for name in self.visible() {
             if !self.counted.contains(&name)
                 && let Ok(text) = std::fs::read_to_string(self.directory.join(&name))
@@ -66,8 +110,7 @@ impl Output {
         self.rows
     }
 
-    /// All parts in order. What is visible and no whole part is a finding: (h).
-    pub fn read(&mut self, findings: &mut Findings) -> Vec<Part> {
+    fn read(&mut self, findings: &mut Findings) -> Vec<Part> {
         self.observe();
         let mut parts = Vec::new();
         for name in self.visible() {
@@ -93,14 +136,12 @@ impl Output {
         parts
     }
 
-    /// Hidden files with rows that were not published.
-    pub fn leftovers(&self) -> Vec<String> {
+    fn leftovers(&self) -> Vec<String> {
         let unfinished = |name: &String| name.starts_with('.') && name.ends_with(".inprogress");
         names(&self.directory).into_iter().filter(unfinished).collect()
     }
 
-    /// Incarnations whose rows were published.
-    pub fn incarnations(&self) -> BTreeSet<u64> {
+    fn incarnations(&self) -> BTreeSet<u64> {
         self.visible().iter().filter_map(|name| parse(name)).map(|(_, [incarnation, ..])| incarnation).collect()
     }
 }

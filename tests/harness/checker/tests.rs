@@ -97,6 +97,7 @@ impl Model {
         let mut outputs = Outputs::of(&self.job);
         // The takeover was seen when only the first writer's files were there.
         for output in outputs.all_mut() {
+            let Output::Files(output) = output else { unreachable!("the model writes files") };
             output.writers = BTreeMap::from([("aaaa".to_string(), 0)]);
             output.generation = 1;
         }

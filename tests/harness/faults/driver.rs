@@ -1,17 +1,19 @@
 //! Brings the faults of a schedule about, ends them, and feeds the job all the while: one loop that never waits for
 //! anything but the clock, because it is what brings the cluster back.
 
+use super::broker::Broker;
 use super::call::{Call, Progress};
 use super::schedule::{Cut, Fault, Kind, Menu, Step, Target, schedule};
 use super::store::Store;
-use crate::checker::{Checked, Findings, Outputs, store};
+use crate::checker::{Checked, Findings, Outputs, check_markers, store};
 use crate::cluster::{Cluster, Options, Who, WorkerOptions};
 use crate::ctl::{newest_savepoint, submitted_job};
 use crate::disk::Disk;
 use crate::missing::missing;
 use crate::proxy::Proxy;
+use crate::servers::kafka::Kafka;
 use crate::wait::{self, PATIENCE};
-use crate::workload::{Feeder, Job, Workload};
+use crate::workload::{Feeder, Job, Medium, Topics, Workload};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
@@ -28,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const STUCK_AFTER: Duration = PATIENCE;
 /// Rows that are not there after so long and so many checkpoints more have been lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
+/// From a broker that was away a source has none before it has found it again, and its checkpoints go on.
+const LOST_AFTER_OVER_KAFKA: Duration = Duration::from_secs(20);
 const CHECKPOINTS_WITHOUT_ROWS: u64 = 10;
 
 /// One run.
@@ -69,7 +73,16 @@ pub struct Report {
 
 /// Runs it in a directory of its own.
 pub fn run(directory: &Path, plan: &Plan) -> Result<Report, Failure> {
-    let mut driver = Driver::start(directory, plan);
+    run_on(directory, plan, None)
+}
+
+/// The same with Kafka on both sides of the job: this broker, which may be broken.
+pub fn run_over(kafka: Kafka, directory: &Path, plan: &Plan) -> Result<Report, Failure> {
+    run_on(directory, plan, Some(kafka))
+}
+
+fn run_on(directory: &Path, plan: &Plan, kafka: Option<Kafka>) -> Result<Report, Failure> {
+    let mut driver = Driver::start(directory, plan, kafka);
     let ended = driver.run();
     // Before the processes go.
     let log = std::mem::take(&mut driver.log);
@@ -93,6 +106,8 @@ enum Doing {
         limit: Instant,
         again: Instant,
     },
+    /// The broker, until it serves again.
+    Serving,
     Rescaling(Call),
     Stopping(Call),
     Submitting(Call),
@@ -109,6 +124,8 @@ struct Driver<'a> {
     cluster: Cluster,
     disks: Vec<Disk>,
     store: Store,
+    /// None: the job reads and writes files.
+    broker: Option<Broker>,
     job: Job,
     /// Ids of all submissions, the newest last.
     submitted: Vec<String>,
@@ -121,7 +138,7 @@ struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    fn start<'a>(directory: &Path, plan: &'a Plan) -> Driver<'a> {
+    fn start<'a>(directory: &Path, plan: &'a Plan, kafka: Option<Kafka>) -> Driver<'a> {
         let store = if plan.in_s3 { Store::s3() } else { Store::directory(directory) };
         let mut kinds = plan.kinds.clone();
         let mut disks = Vec::new();
@@ -148,6 +165,9 @@ impl Driver<'_> {
         job.backend = plan.backend.clone();
         job.checkpoint_interval = plan.checkpoint_interval.clone();
         job.settings = store.settings();
+        if let Some(kafka) = &kafka {
+            job.medium = Medium::Kafka(Topics::create(kafka.client()).expect("the broker makes topics"));
+        }
         let feeder = Feeder::new(Workload::new(plan.seed), &job);
         let options = Options {
             workers,
@@ -165,6 +185,7 @@ impl Driver<'_> {
             cluster,
             disks,
             store,
+            broker: kafka.map(Broker::new),
             outputs: Outputs::of(&job),
             job,
             submitted: Vec::new(),
@@ -210,6 +231,10 @@ impl Driver<'_> {
         let line = format!("EDGEFLOW_SEED={} {:8.3} s {what}", self.plan.seed, self.began.elapsed().as_secs_f64());
         println!("{line}");
         let _ = writeln!(self.log, "{line}");
+    }
+
+    fn broker(&mut self) -> &mut Broker {
+        self.broker.as_mut().expect("only over Kafka are brokers broken")
     }
 
     fn newest_job(&self) -> String {
@@ -305,6 +330,14 @@ impl Driver<'_> {
                 self.disks[n].fill();
                 Doing::Until(now + lasts)
             }
+            Fault::KillBroker => {
+                self.broker().kill();
+                Doing::Until(now + lasts)
+            }
+            Fault::FreezeBroker => {
+                self.broker().freeze();
+                Doing::Until(now + lasts)
+            }
             Fault::Rescale(to) => Doing::Rescaling(Call::new(&["rescale", &job, "-p", &to.to_string()], now)),
             Fault::Upgrade(_) => Doing::Stopping(Call::new(&["stop", &job, "--savepoint", "--wait"], now)),
             Fault::Drain(n) => Doing::Draining(Call::new(&["drain", self.cluster.worker_id(n)], now), lasts),
@@ -320,6 +353,7 @@ impl Driver<'_> {
             Doing::Until(end) if now < *end => return Ok(true),
             Doing::Until(_) => return self.end(active, now),
             Doing::Starting { limit, again } => return self.is_starting(*limit, again, now),
+            Doing::Serving => return self.broker().serves().map(|serves| !serves).map_err(Failure::Job),
             Doing::Rescaling(call)
             | Doing::Stopping(call)
             | Doing::Submitting(call)
@@ -358,7 +392,7 @@ impl Driver<'_> {
             }
             (Doing::Returning(_), Some(_)) => Ok(false),
             (_, None) => Ok(true),
-            (Doing::Until(_) | Doing::Starting { .. }, Some(_)) => unreachable!("it has no command"),
+            (Doing::Until(_) | Doing::Starting { .. } | Doing::Serving, Some(_)) => unreachable!("it has no command"),
         }
     }
 
@@ -376,6 +410,12 @@ impl Driver<'_> {
             Fault::CutControl(n, _) => self.cluster.links(n).control.heal(),
             Fault::StoreDown => self.store.up(),
             Fault::DiskFull(n) => self.disks[n].free(),
+            Fault::KillBroker => {
+                self.broker().start();
+                active.doing = Doing::Serving;
+                return Ok(true);
+            }
+            Fault::FreezeBroker => self.broker().thaw(),
             Fault::Drain(n) => {
                 active.doing = Doing::Returning(Call::new(&["uncordon", self.cluster.worker_id(n)], now));
                 return Ok(true);
@@ -430,13 +470,17 @@ impl Driver<'_> {
         let mut seen = self.outputs.rows_visible();
         let mut since = Instant::now();
         let mut checkpoint = self.checkpoint();
+        let lost_after = match &self.job.medium {
+            Medium::Kafka(_) => LOST_AFTER_OVER_KAFKA,
+            _ => LOST_AFTER,
+        };
         while seen < self.feeder.fed.len() {
             self.look(Instant::now())?;
             wait::nap(Duration::from_millis(50));
             let now_seen = self.outputs.rows_visible();
             if now_seen > seen {
                 (seen, since, checkpoint) = (now_seen, Instant::now(), self.checkpoint());
-            } else if since.elapsed() > LOST_AFTER && self.checkpoint() > checkpoint + CHECKPOINTS_WITHOUT_ROWS {
+            } else if since.elapsed() > lost_after && self.checkpoint() > checkpoint + CHECKPOINTS_WITHOUT_ROWS {
                 self.say(&format!("{seen} of {} rows came, and no more", self.feeder.fed.len()));
                 return Ok(());
             } else if since.elapsed() > STUCK_AFTER {
@@ -451,7 +495,7 @@ impl Driver<'_> {
     }
 
     fn checkpoint(&self) -> u64 {
-        let row = self.cluster.job(&self.newest_job()).unwrap_or_default();
+        let row = wait::found(PATIENCE, || self.cluster.job(&self.newest_job())).unwrap_or_default();
         row["last_checkpoint"].as_u64().unwrap_or_default()
     }
 
@@ -459,6 +503,7 @@ impl Driver<'_> {
         self.feeder.feed(BEFORE_AND_AFTER);
         self.await_rows()?;
         let job = self.newest_job();
+        let before = self.checkpoint();
         let mut call = Call::new(&["stop", &job, "--drain", "--wait"], Instant::now());
         let finished = |driver: &Driver| driver.cluster.job_state(&job).as_deref() == Some("FINISHED");
         loop {
@@ -475,8 +520,14 @@ impl Driver<'_> {
         }
         self.say("drained");
         let checked = self.outputs.check(self.plan.seed, &self.feeder.fed).map_err(Failure::Output)?;
+        if let Medium::Kafka(topics) = &self.job.medium {
+            let last = self.checkpoint();
+            let mut findings = Findings::default();
+            check_markers(topics, before, last, &mut findings);
+            findings.verdict(self.plan.seed).map_err(Failure::Output)?;
+        }
         self.check_stores()?;
-        let jobs = self.cluster.jobs().unwrap_or_default();
+        let jobs = wait::found(PATIENCE, || self.cluster.jobs()).unwrap_or_default();
         let ours = jobs.iter().filter(|row| self.submitted.iter().any(|job| row["id"] == *job));
         Ok((checked, ours.filter_map(|row| row["restarts"].as_u64()).sum()))
     }
@@ -484,7 +535,7 @@ impl Driver<'_> {
     /// Collection goes on behind a job's end: it may take a moment until only what is needed is left.
     fn check_stores(&self) -> Result<(), Failure> {
         let mut wrong: BTreeMap<&str, Findings> = BTreeMap::new();
-        let clean = wait::until(Duration::from_secs(30), || {
+        let clean = wait::until(PATIENCE, || {
             wrong.clear();
             for job in &self.submitted {
                 let mut findings = Findings::default();

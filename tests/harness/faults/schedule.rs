@@ -22,9 +22,15 @@ pub enum Kind {
     Rescale,
     Upgrade,
     Drain,
+    /// Only over Kafka, as the next one.
+    KillBroker,
+    FreezeBroker,
 }
 
 impl Kind {
+    pub const BROKER: [Kind; 2] = [Kind::KillBroker, Kind::FreezeBroker];
+
+    /// Of any cluster.
     pub const ALL: [Kind; 11] = [
         Kind::KillWorker,
         Kind::KillCoordinator,
@@ -72,6 +78,9 @@ pub enum Fault {
     Upgrade(u32),
     /// Its tasks move away; it takes new ones after the time.
     Drain(usize),
+    /// kill -9, and a new start after the time.
+    KillBroker,
+    FreezeBroker,
 }
 
 /// What only one fault at a time is about.
@@ -81,6 +90,7 @@ pub enum Target {
     Worker(usize),
     Store,
     Job,
+    Broker,
 }
 
 impl Fault {
@@ -95,6 +105,7 @@ impl Fault {
             Fault::KillCoordinator | Fault::FreezeCoordinator => vec![Target::Coordinator],
             Fault::StoreDown => vec![Target::Store],
             Fault::Rescale(_) => vec![Target::Job],
+            Fault::KillBroker | Fault::FreezeBroker => vec![Target::Broker],
             // A submission whose answer is lost cannot be told from one that did not come about.
             Fault::Upgrade(_) => vec![Target::Job, Target::Coordinator],
         }
@@ -116,6 +127,8 @@ impl fmt::Display for Fault {
             Fault::Rescale(to) => write!(f, "rescale to {to}"),
             Fault::Upgrade(to) => write!(f, "savepoint, stop, submit again at {to}"),
             Fault::Drain(n) => write!(f, "drain worker {}", worker(n)),
+            Fault::KillBroker => write!(f, "kill -9 broker"),
+            Fault::FreezeBroker => write!(f, "SIGSTOP broker"),
         }
     }
 }
@@ -181,6 +194,8 @@ fn draw(kind: Kind, menu: &Menu, parallelism: &mut u32, rng: &mut SmallRng) -> S
         Kind::Rescale => (Fault::Rescale(other), 0..=0),
         Kind::Upgrade => (Fault::Upgrade(other), 0..=0),
         Kind::Drain => (Fault::Drain(worker), 500..=3000),
+        Kind::KillBroker => (Fault::KillBroker, 200..=3000),
+        Kind::FreezeBroker => (Fault::FreezeBroker, 500..=6000),
     };
     if matches!(kind, Kind::Rescale | Kind::Upgrade) {
         *parallelism = other;
