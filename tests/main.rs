@@ -22,6 +22,7 @@ mod kafka_source;
 mod late;
 mod lookup;
 mod models;
+mod mqtt;
 mod nexmark;
 mod object_stores;
 mod partitions;
