@@ -10,6 +10,7 @@ mod checkpoints;
 mod cluster;
 mod command_line;
 mod exactly_once;
+mod example;
 mod expressions;
 mod failover;
 mod files;
