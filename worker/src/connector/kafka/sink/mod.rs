@@ -59,7 +59,7 @@ const TRANSACTION_TIMEOUT_MS: &str = "300000";
 /// At a fresh start a broker and the topic must be there.
 const START: Duration = Duration::from_secs(30);
 
-/// Of rows that lie in a checkpoint's manifest; epochs that do not fit go to files, however few their rows are.
+/// Of rows that lie in memory and in the checkpoint's manifest; beyond it epochs go to files, however few their rows are.
 const INLINE_BYTES_MAX: usize = 1 << 20;
 
 /// Opens a subtask. `schema` without `_op`; `changelog`: rows carry one. `commit_early` is a negative control of the tests, as
@@ -286,7 +286,11 @@ impl Sink for ExactlyOnce {
     fn stage(&mut self, epoch: Epoch) -> Result<(Vec<u8>, Option<Staged>)> {
         // Were our checkpoint to complete before, our rows could overtake those that are left from before.
         self.committer.wait(&self.left, State::restored_is_settled)?;
-        let segment = self.spool.seal(epoch.0)?;
+        let state = self.committer.state();
+        let inline: usize =
+            state.slots.iter().flat_map(|slot| &slot.segments).map(|segment| segment.inline_bytes()).sum();
+        drop(state);
+        let segment = self.spool.seal(epoch.0, inline < INLINE_BYTES_MAX)?;
         let mut state = self.committer.state();
         if let Some(error) = &state.failed {
             return Err(error.clone());
@@ -299,23 +303,19 @@ impl Sink for ExactlyOnce {
         }
         let (mut files, mut uploads) = (Vec::new(), Vec::new());
         let mut segments = Vec::new();
-        let mut inline = 0;
         for segment in &own.segments {
             let name = format!("{}.{:020}.rows", own.id, segment.epoch);
-            let content = segment.content();
-            if let Content::Bytes(bytes) = &content
-                && inline + bytes.len() <= INLINE_BYTES_MAX
-            {
-                inline += bytes.len();
-                segments.push(segment.state_with(bytes.clone()));
-                continue;
+            segments.push(segment.state(&name));
+            if let Some(path) = segment.file() {
+                let content = match self.reusable.get(&name) {
+                    Some(file) => Content::Reused(file.clone()),
+                    None => {
+                        uploads.push(segment.clone());
+                        Content::File(path.to_path_buf())
+                    }
+                };
+                files.push(StagedFile { name, content });
             }
-            segments.push(segment.state_in(&name));
-            let content = self.reusable.get(&name).map_or(content, |file| Content::Reused(file.clone()));
-            if !matches!(content, Content::Reused(_)) {
-                uploads.push(segment.clone());
-            }
-            files.push(StagedFile { name, content });
         }
         let slot = SlotState {
             id: own.id.clone(),

@@ -7,7 +7,6 @@
 use super::blob::SegmentState;
 use super::record::{Record, torn};
 use crate::error::{Context, Error, Result};
-use crate::state;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -86,12 +85,12 @@ impl Spool {
         Ok(())
     }
 
-    /// The rows since the last call; None: there are none.
-    pub fn seal(&mut self, epoch: u64) -> Result<Option<Segment>> {
+    /// The rows since the last call; None: there are none. `inline`: they may stay in memory if they are few.
+    pub fn seal(&mut self, epoch: u64, inline: bool) -> Result<Option<Segment>> {
         if self.rows == 0 {
             return Ok(None);
         }
-        let content = if self.file.is_none() && self.buffer.len() <= INLINE_BYTES {
+        let content = if inline && self.file.is_none() && self.buffer.len() <= INLINE_BYTES {
             self.crc.update(&self.buffer);
             Content::Inline(Bytes::copy_from_slice(&self.buffer))
         } else {
@@ -140,30 +139,24 @@ impl Segment {
         Ok(Segment { epoch, rows, bytes, crc32, content, held })
     }
 
-    /// As the blob describes it where it is staged as a file of this name.
-    pub fn state_in(&self, name: &str) -> SegmentState {
-        self.state(name.to_owned(), Bytes::new())
-    }
-
-    /// As the blob describes it where it holds the rows.
-    pub fn state_with(&self, rows: Bytes) -> SegmentState {
-        self.state(String::new(), rows)
-    }
-
-    fn state(&self, file: String, inline: Bytes) -> SegmentState {
+    /// As the blob describes it, staged under this name if it is a file.
+    pub fn state(&self, name: &str) -> SegmentState {
+        let (file, inline) = match &self.content {
+            Content::Inline(bytes) => (String::new(), bytes.clone()),
+            Content::File(_) => (name.to_owned(), Bytes::new()),
+        };
         SegmentState { epoch: self.epoch, rows: self.rows, bytes: self.bytes, crc32: self.crc32, file, inline }
     }
 
-    /// What is to be stored: the rows where they are few, or their file.
-    pub fn content(&self) -> state::Content {
+    /// Bytes of rows that lie in memory and in the blob.
+    pub fn inline_bytes(&self) -> usize {
         match &self.content {
-            Content::Inline(bytes) => state::Content::Bytes(bytes.clone()),
-            Content::File(path) => state::Content::File(path.clone()),
+            Content::Inline(bytes) => bytes.len(),
+            Content::File(_) => 0,
         }
     }
 
-    #[cfg(test)]
-    fn file(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&Path> {
         match &self.content {
             Content::Inline(_) => None,
             Content::File(path) => Some(path),
@@ -256,16 +249,22 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let held = Held::default();
         let mut spool = Spool::new(directory.path().join("spool"), held.clone());
-        assert!(spool.seal(1).expect("nothing to write").is_none());
+        assert!(spool.seal(1, true).expect("nothing to write").is_none());
         for (epoch, (count, bytes, is_file)) in
             (2..).zip([(3, 10, false), (5000, 100, true), (3, BUFFER_BYTES * 3, true), (1, 0, false)])
         {
             let expected = fill(&mut spool, count, bytes);
-            let segment = spool.seal(epoch).expect("writable").expect("rows");
+            let segment = spool.seal(epoch, true).expect("writable").expect("rows");
             assert_eq!((segment.epoch, segment.file().is_some()), (epoch, is_file));
             assert_eq!(rows(&segment), expected);
             assert_eq!(held.load(Ordering::Relaxed), segment.bytes);
         }
+        // Where there is no more room in memory.
+        let expected = fill(&mut spool, 3, 10);
+        let segment = spool.seal(9, false).expect("writable").expect("rows");
+        assert!(segment.file().is_some() && segment.inline_bytes() == 0);
+        assert_eq!(rows(&segment), expected);
+        drop(segment);
         assert_eq!(held.load(Ordering::Relaxed), 0);
         let left = std::fs::read_dir(directory.path().join("spool")).expect("it was made").count();
         assert_eq!(left, 0, "files go with their segments");
@@ -278,11 +277,8 @@ mod tests {
         let mut spool = Spool::new(directory.path().join("spool"), held.clone());
         for (count, name) in [(3, "inline"), (5000, "file")] {
             let expected = fill(&mut spool, count, 100);
-            let segment = spool.seal(7).expect("writable").expect("rows");
-            let state = match segment.content() {
-                state::Content::Bytes(rows) => segment.state_with(rows),
-                _ => segment.state_in(name),
-            };
+            let segment = spool.seal(7, true).expect("writable").expect("rows");
+            let state = segment.state(name);
             if let Some(path) = segment.file() {
                 std::fs::copy(path, directory.path().join(name)).expect("as an upload and a download do");
             }
