@@ -71,7 +71,8 @@ impl Meta {
                 }
             }
             Command::Complete { job, at_ms, checkpoint } => {
-                let Some(job) = self.jobs.get_mut(&job) else { return };
+                // Of a job that has ended meanwhile everything may have been swept already.
+                let Some(job) = self.running(&job) else { return };
                 let message = format!("checkpoint {} is complete: {} bytes", checkpoint.epoch, checkpoint.bytes);
                 if checkpoint.cause != "periodic" {
                     job.event(at_ms, "CHECKPOINT", message);

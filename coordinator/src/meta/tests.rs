@@ -50,6 +50,14 @@ fn applied(commands: &[Command]) -> Meta {
 }
 
 #[test]
+fn checkpoint_that_completes_behind_the_end_of_its_job_is_none() {
+    let cancel = Command::Cancel { job: JobId("a".into()), at_ms: 5 };
+    let meta = applied(&[submitted("a"), complete("a", 1), cancel, complete("a", 2)]);
+    assert_eq!(meta.kept(&JobId("a".into())), [Epoch(1)].into(), "its objects may be swept already");
+    assert_eq!(meta.jobs[&JobId("a".into())].completed, 1);
+}
+
+#[test]
 fn state_and_commands_read_back_from_json() {
     let commands = [
         submitted("a"),

@@ -134,7 +134,7 @@ impl Core {
             }
             return self.step_machine(job, Step::ManifestFailed { epoch, reason }, now);
         }
-        let Some(run) = self.runs.get(job) else { return };
+        let Some(run) = self.runs.get(job).filter(|run| !run.ending) else { return };
         let Some(in_flight) = run.in_flight.as_ref().filter(|in_flight| in_flight.epoch == epoch) else { return };
         let Some(manifest) = &in_flight.manifest else { return };
         let before: HashSet<&StateFile> = run.manifest.iter().flat_map(|manifest| manifest.files()).collect();
