@@ -19,6 +19,7 @@ mod position;
 mod publisher;
 mod shared;
 mod sink;
+mod slot;
 mod source;
 mod writer;
 
