@@ -1,4 +1,4 @@
-//! Reads partitions: a lane and a queue each, the one that is furthest behind in event time first.
+//! Reads partitions: a lane and a queue each, in the order of [`pace`].
 //!
 //! What a batch has taken is what the position says. A partition that is not read is paused: its queue fills up to its
 //! share of [`BUFFER_BYTES`], and no more is fetched for it. The offsets of a checkpoint are told to the group when it
@@ -8,6 +8,7 @@ use super::super::{Clock, Counts, Place, Polled, Source, SourceBatch};
 use super::assign;
 use super::client::{self, Context};
 use super::finder::{Answer, Finder, Topics};
+use super::pace::{self, Choice, Pace, Standing, WAIT_MS};
 use super::position::{self, Origin, Partition, Progress, Restored};
 use super::queue::{Client, Queue};
 use super::record::Rows;
@@ -32,16 +33,6 @@ const QUEUE_BYTES_MIN: usize = 64 << 10;
 /// librdkafka keeps some 400 bytes with each record.
 const BUFFER_RECORDS: usize = 64 << 10;
 const QUEUE_RECORDS_MIN: usize = 128;
-
-/// Longest answer of `Wait`.
-const WAIT_MS: i64 = 10;
-
-/// Records that are fewer than [`RUSH`] wait so long for others: batches of a few rows cost as much as large ones.
-const PAUSE_MS: i64 = 5;
-const RUSH: usize = 1024;
-
-/// A partition whose records are on their way is waited for so long by those that are ahead of it.
-const PATIENCE_MS: i64 = 100;
 
 /// Checkpoints that may be under way; what is left of aborted ones is forgotten.
 const SNAPSHOTS_MAX: usize = 64;
@@ -74,13 +65,7 @@ struct Lane {
     number: usize,
     /// None: read to its end.
     queue: Option<Queue>,
-    /// Nothing more was there when it was read last.
-    at_end: bool,
-    /// Since when it has had nothing to read.
-    dry_since: Option<i64>,
-    read_at: i64,
-    /// Which reading of all it was.
-    turn: u64,
+    pace: Pace,
 }
 
 struct Reader {
@@ -110,11 +95,6 @@ struct Reader {
     served_at: i64,
     turns: u64,
     clock: Clock,
-}
-
-enum Choice {
-    Read(usize),
-    Wait(i64),
 }
 
 impl Reader {
@@ -241,7 +221,7 @@ impl Reader {
                 self.events.push_back(Polled::Opened(number));
             }
             let number = if done { usize::MAX } else { number };
-            let lane = Lane { of, progress, number, queue, at_end: false, dry_since: None, read_at: 0, turn: 0 };
+            let lane = Lane { of, progress, number, queue, pace: Pace::default() };
             self.lanes.push(lane);
         }
         if list.count() > 0 {
@@ -290,44 +270,18 @@ impl Reader {
 
     /// The lane that is furthest behind of those that have records.
     fn choose(&mut self, watermarks: &[i64], now_ms: i64) -> Choice {
-        let mut best: Option<(i64, u64, usize)> = None;
-        let mut wait = WAIT_MS;
-        // The watermark of the last lane whose records are on their way.
-        let mut missed = i64::MAX;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            let Some(queue) = &lane.queue else { continue };
-            let watermark = watermarks.get(lane.number).copied().unwrap_or(i64::MIN);
-            let ready = queue.ready();
-            if ready == 0 {
-                let since = *lane.dry_since.get_or_insert(now_ms);
-                if !lane.at_end && now_ms - since < PATIENCE_MS {
-                    missed = missed.min(watermark);
-                }
-                continue;
-            }
-            lane.dry_since = None;
-            let rests = PAUSE_MS - (now_ms - lane.read_at);
-            if ready < RUSH && rests > 0 {
-                wait = wait.min(rests);
-                continue;
-            }
-            let candidate = (watermark, lane.turn, index);
-            if best.is_none_or(|best| candidate < best) {
-                best = Some(candidate);
-            }
-        }
-        match best {
-            Some((watermark, _, index)) if watermark <= missed => Choice::Read(index),
-            Some(_) => Choice::Wait(1),
-            None => Choice::Wait(wait.clamp(1, WAIT_MS)),
-        }
+        let standings = self.lanes.iter_mut().enumerate().filter_map(|(lane, Lane { number, queue, pace, .. })| {
+            let ready = queue.as_ref()?.ready();
+            Some(Standing { lane, pace, ready, watermark: watermarks.get(*number).copied().unwrap_or(i64::MIN) })
+        });
+        pace::choose(standings, now_ms)
     }
 
     /// Decodes what a lane's queue has, until the batch is full.
     fn read(&mut self, index: usize, now_ms: i64) {
         let lane = &mut self.lanes[index];
         self.turns += 1;
-        (lane.turn, lane.read_at) = (self.turns, now_ms);
+        lane.pace.read(self.turns, now_ms);
         let Some(queue) = &mut lane.queue else { return };
         let Progress { next, end } = &mut lane.progress;
         let end = end.unwrap_or(i64::MAX);
@@ -337,7 +291,7 @@ impl Reader {
             match record.error() {
                 None if record.offset() >= end => *next = end,
                 None => {
-                    lane.at_end = false;
+                    lane.pace.at_end = false;
                     let pushed = self.rows.push(&lane.of.topic, lane.of.number, &record);
                     *next = record.offset() + 1;
                     if let Err(error) = pushed {
@@ -348,7 +302,7 @@ impl Reader {
                 Some(RDKafkaErrorCode::PartitionEOF) => {
                     // Behind the last record there may be marks of transactions, and records of aborted ones.
                     *next = (*next).max(record.offset());
-                    lane.at_end = true;
+                    lane.pace.at_end = true;
                 }
                 Some(code) => {
                     trouble = Some((code, record.offset(), record.reason()));

@@ -9,6 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{Array, RecordBatch};
 use ef_proto::connector::{Options, SourceConnector};
+use ef_proto::expr::{Expr, ExprKind};
 use ef_proto::ids::{Epoch, OperatorId};
 use ef_proto::plan;
 use ef_proto::schema::{DataType, Field, Schema, Unit};
@@ -17,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +74,7 @@ impl World {
             map.entry(key.into()).or_insert(value.into());
         }
         map.entry("properties.bootstrap.servers".into()).or_insert(self.cluster.bootstrap_servers());
-        Table { options: map, fields: vec![Field::new("n", DataType::Int64, true)], metadata: vec![] }
+        Table { options: map, fields: vec![Field::new("n", DataType::Int64, true)], metadata: vec![], watermark: false }
     }
 }
 
@@ -83,6 +84,8 @@ struct Table {
     fields: Vec<Field>,
     /// Behind the fields.
     metadata: Vec<(&'static str, Field)>,
+    /// Batches are of one partition each.
+    watermark: bool,
 }
 
 impl Table {
@@ -95,6 +98,7 @@ impl Table {
         options.finish().map_err(|e| Error::invalid(e.message))?;
         let SourceConnector::Kafka(kafka) = &connector else { panic!("a Kafka table") };
         let metadata = self.metadata.iter().enumerate();
+        let number = Expr { kind: ExprKind::Column(0), ty: DataType::Int64 };
         let plan = plan::Source {
             table: "t".into(),
             connector: connector.clone(),
@@ -104,7 +108,7 @@ impl Table {
             ),
             metadata: metadata.map(|(at, (key, _))| (self.fields.len() + at, key.to_string())).collect(),
             project: vec![],
-            watermark: None,
+            watermark: self.watermark.then_some(plan::Watermark { expr: number, idle_timeout_ms: None }),
         };
         let place = Place {
             table: "t".into(),
@@ -414,18 +418,18 @@ fn what_is_wrong_at_the_start_is_said_in_clear_words() {
 }
 
 #[test]
-fn lanes_that_are_ahead_wait_for_those_behind_and_none_is_left_out() {
+fn batches_of_several_partitions_are_each_of_one_when_they_have_watermarks() {
     let world = World::new(&[("t", 3)]);
     (0..3).for_each(|p| world.numbers("t", p, p as i64 * 20_000..p as i64 * 20_000 + 20_000));
-    let mut table = world.table(&[("topic", "t"), ("scan.bounded.mode", "latest-offset")]);
-    table.metadata = vec![("partition", Field::new("partition", DataType::Int32, false))];
-    let mut source = table.open(0, 1, &[]).expect("opens");
-    let mut seen = BTreeSet::new();
-    let (batches, _) = read(source.as_mut(), |batches| {
-        seen.extend(batches.last().map(|batch| batch.column(1).as_primitive::<Int32Type>().value(0)));
-        false
-    })
-    .expect("reads");
-    assert_eq!(sorted(numbers(&batches)), (0..60_000).collect::<Vec<_>>());
-    assert_eq!(seen.len(), 3);
+    for watermark in [false, true] {
+        let mut table = world.table(&[("topic", "t"), ("scan.bounded.mode", "latest-offset")]);
+        table.watermark = watermark;
+        let mut source = table.open(0, 1, &[]).expect("opens");
+        let (batches, _) = read(source.as_mut(), |_| false).expect("reads");
+        for batch in batches.iter().filter(|_| watermark) {
+            let of = numbers(std::slice::from_ref(batch));
+            assert!(of.iter().all(|n| n / 20_000 == of[0] / 20_000), "{of:?}");
+        }
+        assert_eq!(sorted(numbers(&batches)), (0..60_000).collect::<Vec<_>>());
+    }
 }
