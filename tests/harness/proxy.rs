@@ -159,8 +159,10 @@ async fn accept(
     while let Ok((client, _)) = listener.accept().await {
         let number = counts.accepted.fetch_add(1, Ordering::Relaxed) as u64;
         let seed = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (mut state, counts) = (state.clone(), counts.clone());
-        if state.borrow_and_update().cut {
+        let (state, counts) = (state.clone(), counts.clone());
+        // From now on a cut is one of this connection, also while the server is dialled.
+        let State { cut, cuts: seen, .. } = *state.borrow();
+        if cut {
             reset_on_close(&client);
             continue;
         }
@@ -168,15 +170,20 @@ async fn accept(
             // A server that is down answers the client as if it were dialled itself: by a closed connection.
             let Ok(server) = TcpStream::connect(server).await else { return reset_on_close(&client) };
             counts.open.fetch_add(1, Ordering::Relaxed);
-            connection(client, server, seed, state, &counts).await;
+            connection((client, server), seen, seed, state, &counts).await;
             counts.open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// Until both directions have ended, or the link is cut.
-async fn connection(client: TcpStream, server: TcpStream, seed: u64, state: watch::Receiver<State>, counts: &Counts) {
-    let seen = state.borrow().cuts;
+/// Until both directions have ended, or the link is cut once more than `seen`.
+async fn connection(
+    (client, server): (TcpStream, TcpStream),
+    seen: u64,
+    seed: u64,
+    state: watch::Receiver<State>,
+    counts: &Counts,
+) {
     let mut cuts = state.clone();
     let both = async {
         let to_server = pump(&client, &server, Direction::ToServer, state.clone(), seed, counts);
