@@ -33,9 +33,14 @@ impl Stream for Frames {
 /// Runs one channel until both sides are done with it. `what` names it in messages.
 pub(super) async fn run(outlet: Arc<Outlet>, peer: Arc<Peer>, open: Open, what: String) {
     let mut guard = Guard { outlet: outlet.clone(), peer: peer.clone(), what: Some(what) };
-    let ended = tokio::select! {
-        ended = talk(&outlet, &peer, open) => ended,
-        () = outlet.abandoned() => return guard.disarm(),
+    let connection = tokio::select! {
+        connection = peer.connection() => connection,
+        // Nobody has heard of this channel yet. From the call on the other side may wait for it, and is told.
+        () = outlet.left() => return guard.disarm(),
+    };
+    let ended = match connection {
+        Ok(connection) => talk(&outlet, connection, open).await,
+        Err(error) => Err(Ended::Unconnected(error)),
     };
     match ended {
         Ok(()) if outlet.is_over() => guard.disarm(),
@@ -58,8 +63,7 @@ enum Ended {
     Refused(Status),
 }
 
-async fn talk(outlet: &Arc<Outlet>, peer: &Peer, open: Open) -> Result<(), Ended> {
-    let connection = peer.connection().await.map_err(Ended::Unconnected)?;
+async fn talk(outlet: &Arc<Outlet>, connection: tonic::transport::Channel, open: Open) -> Result<(), Ended> {
     let frames = Frames { open: Some(open), outlet: outlet.clone() };
     let answer = ExchangeClient::new(connection).channel(frames).await.map_err(Ended::Refused)?;
     outlet.accept();

@@ -181,15 +181,9 @@ impl Outlet {
         wake(state);
     }
 
-    /// The task has left before the other side has found the gate: there is nobody to talk to.
-    pub(super) async fn abandoned(&self) {
-        loop {
-            {
-                let state = self.lock();
-                if state.phase == Phase::Left && !state.accepted {
-                    return;
-                }
-            }
+    /// The task has left.
+    pub(super) async fn left(&self) {
+        while self.lock().phase != Phase::Left {
             self.left.notified().await;
         }
     }
@@ -248,10 +242,11 @@ impl Outlet {
         self.lock().phase != Phase::Open
     }
 
-    /// The next frame for the wire; None after the last.
+    /// The next frame for the wire; None after the last. That the task has left may be said at any time: the other side
+    /// has nothing to keep, and may have found the gate already, which would miss the channel.
     pub(super) fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Body>> {
         let mut state = self.lock();
-        if state.accepted
+        if (state.accepted || state.phase == Phase::Left)
             && let Some(body) = state.frames.pop_front()
         {
             return Poll::Ready(Some(body));

@@ -108,6 +108,13 @@ fn task_that_leaves_before_its_end_says_so_and_one_that_has_ended_leaves_nothing
     assert_eq!(ready(&outlet), ["left"]);
     assert_eq!(next(&outlet), Poll::Ready(None));
 
+    let never_accepted = remote();
+    let outlet = never_accepted.outlet();
+    never_accepted.send(Frame::Data(batch(1))).expect("open");
+    drop(never_accepted);
+    assert_eq!(ready(&outlet), ["left"], "the gate may just have been found");
+    assert_eq!(next(&outlet), Poll::Ready(None));
+
     let ended = remote();
     let outlet = ended.outlet();
     ended.send(Frame::Data(batch(1))).expect("open");
