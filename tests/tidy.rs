@@ -41,6 +41,7 @@ const STORE: &[(&str, &[&str])] = &[
     ("describe", &[]),
     ("copy", &["describe"]),
     ("location", &[]),
+    ("lock", &[]),
     ("options", &[]),
     ("remote", &["describe", "location", "options"]),
 ];

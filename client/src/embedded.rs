@@ -14,7 +14,7 @@ use ef_proto::machine::checkpoint::Config;
 use ef_proto::plan::{Model, OperatorKind, Plan};
 use ef_proto::rpc::Command;
 use ef_proto::schema::Schema;
-use ef_store::{Location, Options, Root};
+use ef_store::{Location, Lock, Options, Root};
 use ef_worker::agent::Agent;
 use ef_worker::clock::Clock;
 pub use ef_worker::config::MEMORY_BYTES_MIN;
@@ -24,7 +24,7 @@ use ef_worker::model::Inspector;
 use ef_worker::resources;
 use ef_worker::secrets::Secrets;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -162,7 +162,7 @@ struct Directories {
     durable: Option<PathBuf>,
     _temporary: tempfile::TempDir,
     /// Held while this process uses the state directory.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
@@ -193,17 +193,13 @@ fn directories(state_dir: Option<&str>) -> Result<Directories, String> {
 }
 
 /// One process uses a state directory, also before it holds a job.
-fn lock(state: &Path) -> Result<File, String> {
+fn lock(state: &Path) -> Result<Lock, String> {
     let path = state.join(".edgeflow-lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| format!("cannot write to the state directory {}: {e}", state.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(format!("another process uses the state directory {}: `{}` is locked", state.display(), path.display()))
-        }
-        Err(TryLockError::Error(e)) => Err(format!("cannot lock `{}`: {e}", path.display())),
-    }
+    let lock =
+        Lock::take(&path).map_err(|e| format!("cannot write to the state directory {}: {e}", state.display()))?;
+    lock.ok_or_else(|| {
+        format!("another process uses the state directory {}: `{}` is locked", state.display(), path.display())
+    })
 }
 
 /// Of this process alone; the standard library's hasher keys are random for every process.

@@ -11,8 +11,8 @@ mod tests;
 use crate::remote::Client;
 use crate::show::tiers::is_ready;
 use ef_proto::wire::generated::control::ListWorkersRequest;
+use ef_store::Lock;
 use process::Process;
-use std::fs::{File, TryLockError};
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Cluster {
     pub http: String,
     pub data_dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A process that has ended by itself.
@@ -187,13 +187,8 @@ fn check_port(port: u16) -> Result<(), String> {
 }
 
 /// Two clusters in one directory would take each other's state and logs.
-fn lock(data_dir: &Path) -> Result<File, String> {
-    let path = data_dir.join(".edgeflow-cluster-lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| format!("cannot write to {}: {e}", data_dir.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!("another cluster is running in {}", data_dir.display())),
-        Err(TryLockError::Error(e)) => Err(format!("cannot lock {}: {e}", path.display())),
-    }
+fn lock(data_dir: &Path) -> Result<Lock, String> {
+    let lock = Lock::take(&data_dir.join(".edgeflow-cluster-lock"));
+    let lock = lock.map_err(|e| format!("cannot write to {}: {e}", data_dir.display()))?;
+    lock.ok_or_else(|| format!("another cluster is running in {}", data_dir.display()))
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use ef_proto::checkpoint::{Manifest, path};
 use ef_proto::error::{Code, Error};
 use ef_proto::ids::{Epoch, Incarnation, JobId};
-use ef_store::{Created, Root};
-use std::fs::{File, TryLockError};
+use ef_store::{Created, Lock, Root};
+use std::fs::File;
 use std::path::Path;
 
 mod describe;
@@ -34,7 +34,7 @@ pub struct Manifests {
     job: JobId,
     root: Root,
     /// Held for as long as this process uses the directory.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Manifests {
@@ -265,17 +265,12 @@ fn incarnation(number: Incarnation) -> String {
     format!("incarnations/{:020}", number.0)
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let failed = |e| unavailable(format!("cannot lock `{}`", path.display()), e);
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            Code::Conflict,
-            format!("another process uses this state directory: `{}` is locked", path.display()),
-        )),
-        Err(TryLockError::Error(e)) => Err(failed(e)),
-    }
+fn lock(path: &Path) -> Result<Lock> {
+    let lock = Lock::take(path).map_err(|e| unavailable(format!("cannot lock `{}`", path.display()), e))?;
+    lock.ok_or_else(|| {
+        let message = format!("another process uses this state directory: `{}` is locked", path.display());
+        Error::new(Code::Conflict, message)
+    })
 }
 
 fn decode(bytes: &[u8], epoch: Epoch, shown: &str) -> Result<Manifest> {

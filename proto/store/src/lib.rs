@@ -7,6 +7,7 @@
 mod copy;
 mod describe;
 pub mod location;
+mod lock;
 pub mod options;
 #[cfg(feature = "remote-stores")]
 mod remote;
@@ -16,6 +17,7 @@ mod tests;
 pub use copy::{COPY_BYTES_MAX, copy};
 pub use describe::describe;
 pub use location::Location;
+pub use lock::Lock;
 pub use options::Options;
 
 use bytes::Bytes;

@@ -3,8 +3,8 @@
 
 use crate::error::{Code, Context, Error, Result};
 use ef_proto::ids::WorkerId;
-use ef_store::create_directory;
-use std::fs::{File, TryLockError};
+use ef_store::{Lock, create_directory};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct Home {
     /// For the work directories of deployments.
     pub work: PathBuf,
     /// Held as long as the process lives.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Home {
@@ -25,18 +25,13 @@ impl Home {
         let failed = || format!("cannot use the data directory `{shown}`");
         create_directory(directory).unavailable(failed)?;
         let path = directory.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).unavailable(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let message = format!(
-                    "another worker uses the data directory `{shown}`: `{}` is locked; give each its own --data-dir",
-                    path.display()
-                );
-                return Err(Error::new(Code::Conflict, message));
-            }
-            Err(TryLockError::Error(e)) => return Err(e).unavailable(failed),
-        }
+        let lock = Lock::take(&path).unavailable(failed)?.ok_or_else(|| {
+            let message = format!(
+                "another worker uses the data directory `{shown}`: `{}` is locked; give each its own --data-dir",
+                path.display()
+            );
+            Error::new(Code::Conflict, message)
+        })?;
         let work = directory.join("work");
         match std::fs::remove_dir_all(&work) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).unavailable(failed),

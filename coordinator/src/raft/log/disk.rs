@@ -7,11 +7,12 @@
 //! records cannot be told from one that ends there.)
 
 use ef_proto::error::{Code, Error};
+use ef_store::Lock;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub const LOG: &str = "raft_log";
@@ -29,7 +30,7 @@ pub struct Disk {
     directory: PathBuf,
     synced: WriteOptions,
     unsynced: WriteOptions,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Disk {
@@ -39,14 +40,10 @@ impl Disk {
             Error::new(Code::Unavailable, format!("cannot use the raft log in `{}`: {e}", directory.display()))
         };
         ef_store::create_directory(directory).map_err(|e| failed(&e))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
-        let lock = lock.map_err(|e| failed(&e))?;
-        lock.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::new(
-                Code::Conflict,
-                format!("another process uses the raft log in `{}`: one at a time", directory.display()),
-            ),
-            TryLockError::Error(e) => failed(&e),
+        let lock = Lock::take(&directory.join("lock")).map_err(|e| failed(&e))?;
+        let lock = lock.ok_or_else(|| {
+            let message = format!("another process uses the raft log in `{}`: one at a time", directory.display());
+            Error::new(Code::Conflict, message)
         })?;
         let log = directory.join("log");
         if !log.try_exists().map_err(|e| failed(&e))? {

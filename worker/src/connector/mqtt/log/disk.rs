@@ -1,5 +1,6 @@
 //! What the log needs of a file system. The tests have one that forgets what was not synced, and fails on demand.
 
+use ef_store::Lock;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -34,20 +35,15 @@ pub struct Directory {
     open: Option<File>,
     /// The name of the open file, until it has it.
     begun: Option<String>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Directory {
     /// Makes the directory if need be.
     pub fn open(path: &Path) -> io::Result<Directory> {
         ef_store::create_directory(path)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
-        lock.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => {
-                io::Error::new(ErrorKind::WouldBlock, "another process or task holds it")
-            }
-            std::fs::TryLockError::Error(error) => error,
-        })?;
+        let lock = Lock::take(&path.join("lock"))?
+            .ok_or_else(|| io::Error::new(ErrorKind::WouldBlock, "another process or task holds it"))?;
         Ok(Directory { path: path.to_path_buf(), open: None, begun: None, _lock: lock })
     }
 }
