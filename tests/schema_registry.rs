@@ -79,6 +79,13 @@ fn read(kafka: &Kafka, topic: &str, registry: &Registry, more: &str) -> String {
     )
 }
 
+/// Rows of [`write`], where every reader sees them.
+#[track_caller]
+fn written(kafka: &Kafka, topic: &str, registry: &Registry, work: &Path) {
+    Run::sql(work, &write(kafka, topic, registry)).done().success();
+    kafka.client().wait_closed(topic).expect("it was committed");
+}
+
 #[track_caller]
 fn assert_read(work: &Path) {
     let mut found: Vec<Value> = objects(&directory(&work.join("result"))).into_iter().map(Value::Object).collect();
@@ -94,7 +101,7 @@ fn what_is_written_with_a_registered_schema_is_read_with_another_one() {
     let (topic, registry) = (unique("avro"), registry());
     kafka.client().create_topic(&topic, 2, &[]).expect("a topic is made");
     let work = tempfile::tempdir().expect("a temporary directory");
-    Run::sql(work.path(), &write(kafka, &topic, &registry)).done().success();
+    written(kafka, &topic, &registry, work.path());
     let records = kafka.client().read_all(&topic, Isolation::Committed).expect("it can be read");
     let head = |record: &[u8]| record[..5] == [0, 0, 0, 0, 1];
     assert!(records.len() == 1000 && records.iter().all(|record| record.value.as_deref().is_some_and(head)));
@@ -119,7 +126,7 @@ fn a_registry_that_is_away_is_said_and_what_it_was_asked_for_comes_later() {
     fails(&write(kafka, &topic, &registry));
     assert_eq!(kafka.client().read_all(&topic, Isolation::Committed).expect("it can be read"), []);
     away(false);
-    Run::sql(work.path(), &write(kafka, &topic, &registry)).done().success();
+    written(kafka, &topic, &registry, work.path());
     away(true);
     fails(&read(kafka, &topic, &registry, ""));
     away(false);
@@ -133,7 +140,7 @@ fn messages_that_are_none_stop_the_job_with_their_offset_or_go_to_the_error_tabl
     let (topic, registry) = (unique("poison"), registry());
     kafka.client().create_topic(&topic, 1, &[]).expect("a topic is made");
     let work = tempfile::tempdir().expect("a temporary directory");
-    Run::sql(work.path(), &write(kafka, &topic, &registry)).done().success();
+    written(kafka, &topic, &registry, work.path());
     let poison: [&[u8]; 5] = [b"", b"plain text", &[0, 0, 0, 0, 9, 2, 4], &[0, 0, 0], &[0, 0, 0, 0, 1, 2]];
     kafka.client().produce(&topic, &poison.map(Row::new)).expect("rows are written");
     Run::sql(work.path(), &read(kafka, &topic, &registry, ", 'error.table' = 'dead'")).done().success();

@@ -134,6 +134,7 @@ const WORKER: &[(&str, &[&str])] = &[
             "resources",
         ],
     ),
+    ("testing", &[]),
 ];
 
 /// Crates that may not appear in a package's sources at all.

@@ -107,6 +107,11 @@ impl Options {
             seed: 0,
         }
     }
+
+    /// The same, for a test that nothing may disturb: a worker that has had no processor for a while is not lost.
+    pub fn patient(count: usize) -> Options {
+        Options { heartbeat_timeout: "20s".into(), ..Options::workers(count) }
+    }
 }
 
 /// One process of the cluster, workers by their number in the order they were added.

@@ -57,9 +57,11 @@ pub fn search_path() -> String {
 /// function must not do it from a helper thread.
 pub fn dies_with_us(command: &mut Command) {
     let us = std::process::id();
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: signal, prctl, getppid.
     unsafe {
         command.pre_exec(move || {
+            // Under `nohup` it would be ignored by all that we start.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(std::io::Error::last_os_error());
             }

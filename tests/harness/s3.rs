@@ -44,8 +44,13 @@ impl Server {
         let store = Store { root, files, put: tokio::sync::Mutex::new(()), ignores_conditions };
         let mut builder = S3ServiceBuilder::new(store);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { directory, service: builder.build(), address: anywhere, runtime: None };
+        let [port] = crate::servers::ports::free(1)[..] else { unreachable!("one was asked for") };
+        let mut server = Server {
+            directory,
+            service: builder.build(),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            runtime: None,
+        };
         server.up();
         server
     }

@@ -20,4 +20,6 @@ pub mod resources;
 pub mod secrets;
 pub mod state;
 pub mod task;
+#[cfg(test)]
+mod testing;
 pub mod time;

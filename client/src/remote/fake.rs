@@ -155,6 +155,19 @@ impl Shared {
     }
 }
 
+/// The port of a listener that was closed is free when the last copy of it is: a process that another test is just
+/// starting has one until its program begins.
+fn bind(address: SocketAddr) -> TcpListener {
+    let attempt = |_| {
+        let listener = TcpListener::bind(address);
+        if listener.is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        listener.ok()
+    };
+    (0..2000).find_map(attempt).unwrap_or_else(|| panic!("cannot listen on {address}"))
+}
+
 impl Fake {
     pub fn start(set_up: impl FnOnce(&mut World)) -> Fake {
         let mut world = World::default();
@@ -178,7 +191,7 @@ impl Fake {
     /// Starts it again where it was.
     pub fn restart(&mut self) {
         self.stop();
-        let listener = TcpListener::bind(self.address).expect("a free port of this machine");
+        let listener = bind(self.address);
         listener.set_nonblocking(true).expect("a socket");
         self.address = listener.local_addr().expect("bound");
         self.url = format!("http://{}", self.address);

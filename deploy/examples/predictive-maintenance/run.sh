@@ -25,10 +25,13 @@ PATH="$PATH:/usr/sbin"
 
 work=$(mktemp -d)
 pids=""
-finish() {
+stop_all() {
 	trap - EXIT INT TERM
 	for pid in $pids; do kill "$pid" 2>/dev/null || true; done
 	for pid in $pids; do wait "$pid" 2>/dev/null || true; done
+}
+finish() {
+	stop_all
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -42,7 +45,7 @@ wait_for() {
 		left=$((left - 1))
 		[ "$left" -gt 0 ] || {
 			echo "$what does not come up; see $work" >&2
-			trap - EXIT
+			stop_all
 			exit 1
 		}
 		sleep 1
@@ -50,9 +53,15 @@ wait_for() {
 }
 
 free=$(python3 - 2>/dev/null <<'P' || true
-import socket
-sockets = [socket.socket() for _ in range(4)]
-for s in sockets: s.bind(("127.0.0.1", 0))
+import random, socket
+# Below those that the kernel gives to outgoing connections.
+sockets = []
+for port in random.sample(range(10000, 32000), 1000):
+    s = socket.socket()
+    try: s.bind(("127.0.0.1", port))
+    except OSError: continue
+    sockets.append(s)
+    if len(sockets) == 4: break
 print(*(s.getsockname()[1] for s in sockets))
 P
 )
@@ -128,12 +137,16 @@ kill -0 "$job" 2>/dev/null || {
 kill -INT "$job"
 wait "$job" || true
 
+# consume TOPIC FILE; the time is for the consumer's own start, too, and more of it where it was not enough for a row.
 consume() {
-	kafka org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$kafka" --topic "$1" --from-beginning \
-		--timeout-ms 10000 --isolation-level read_committed 2>/dev/null
+	for patience in 10000 60000; do
+		kafka org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$kafka" --topic "$1" \
+			--from-beginning --timeout-ms "$patience" --isolation-level read_committed >"$2" 2>/dev/null
+		[ ! -s "$2" ] || break
+	done
 }
-consume alert-signals >"$work/alerts"
-consume pump-health-5min >"$work/health"
+consume alert-signals "$work/alerts"
+consume pump-health-5min "$work/health"
 echo "alert-signals: $(wc -l <"$work/alerts") alerts, the first of them:"
 head -n 5 "$work/alerts"
 echo "pump-health-5min: $(wc -l <"$work/health") windows, the first of them:"

@@ -28,10 +28,8 @@ impl Topic {
     /// A part for each partition. To be called when the job has ended: a transaction that is still open is a finding.
     pub fn read(&mut self, findings: &mut Findings) -> Vec<Part> {
         let client = self.topics.client();
-        match client.lso_is_hw(&self.name) {
-            Ok(true) => {}
-            Ok(false) => findings.add("transaction left open", self.name.clone()),
-            Err(e) => findings.add("topic that cannot be read", format!("{e:#}")),
+        if let Err(e) = client.wait_closed(&self.name) {
+            findings.add("transaction left open", format!("{e:#}"));
         }
         let records = client.read_all(&self.name, Isolation::Committed).unwrap_or_else(|e| {
             findings.add("topic that cannot be read", format!("{e:#}"));

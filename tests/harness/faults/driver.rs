@@ -9,6 +9,7 @@ use crate::checker::{Checked, Findings, Outputs, check_markers, store};
 use crate::cluster::{Cluster, Options, Who, WorkerOptions};
 use crate::ctl::{newest_savepoint, submitted_job};
 use crate::disk::Disk;
+use crate::following::placement;
 use crate::missing::missing;
 use crate::proxy::Proxy;
 use crate::servers::kafka::Kafka;
@@ -220,11 +221,41 @@ impl Driver<'_> {
             last = Instant::now();
             self.begin(step, last)?;
         }
-        while !self.active.is_empty() {
-            self.tick()?;
+        self.outlast()?;
+        if self.kinds.contains(&Kind::KillWorker) {
+            // Most workers may have been idle when something happened to them. This one is missed.
+            let busy = self.busy_worker()?;
+            let step = Step { pause: Duration::ZERO, fault: Fault::KillWorker(busy), lasts: Duration::from_secs(1) };
+            self.begin(step, Instant::now())?;
+            self.outlast()?;
         }
         self.say("all faults have ended");
         self.finish()
+    }
+
+    fn outlast(&mut self) -> Result<(), Failure> {
+        while !self.active.is_empty() {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    /// One that runs tasks of the job, once it runs.
+    fn busy_worker(&mut self) -> Result<usize, Failure> {
+        let limit = Instant::now() + STUCK_AFTER;
+        loop {
+            self.tick()?;
+            let job = self.newest_job();
+            let running = self.cluster.job(&job).is_some_and(|row| row["state"] == "RUNNING");
+            let described = running.then(|| self.cluster.try_json(&["describe", "job", &job])).flatten();
+            let used: Vec<String> = described.iter().flat_map(placement).flat_map(|(_, workers)| workers).collect();
+            let busy = (0..self.plan.workers).find(|n| used.iter().any(|id| id == self.cluster.worker_id(*n)));
+            match busy {
+                Some(n) => return Ok(n),
+                None if Instant::now() > limit => return Err(Failure::Job("the job runs nowhere".into())),
+                None => {}
+            }
+        }
     }
 
     fn say(&mut self, what: &str) {

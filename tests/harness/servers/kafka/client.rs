@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Of one call to the broker.
 pub const CALL_MAX: Duration = Duration::from_secs(60);
+/// A broker writes the end of a transaction into its topics within so long, whatever else it does.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// What goes into a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,7 +163,7 @@ impl Client {
 
     /// A broker answers a commit before it has written that to the topic: until readers see the end of all transactions.
     pub fn wait_closed(&self, topic: &str) -> Result<()> {
-        if wait::until(wait::PATIENCE, || self.lso_is_hw(topic).is_ok_and(|closed| closed)) {
+        if wait::until(SETTLES, || self.lso_is_hw(topic).is_ok_and(|closed| closed)) {
             return Ok(());
         }
         bail!("a transaction stays open in topic {topic}")
@@ -211,7 +213,9 @@ impl Client {
     pub fn counter(&self, topic: &str, isolation: Isolation) -> Result<Counter> {
         let reader = self.looker(isolation)?;
         let mut assignment = TopicPartitionList::new();
-        for partition in 0..led(&reader, topic)? as i32 {
+        // A broker that has been away has no leaders for a moment.
+        let partitions = wait::found(wait::PATIENCE, || led(&reader, topic).ok());
+        for partition in 0..partitions.with_context(|| format!("`{topic}` has no leaders"))? as i32 {
             assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
         reader.assign(&assignment)?;

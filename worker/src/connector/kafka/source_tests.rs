@@ -404,10 +404,9 @@ fn what_is_wrong_at_the_start_is_said_in_clear_words() {
     };
     let error = failure(&[("topic", "t"), ("properties.bootstrap.servers", "127.0.0.1:1"), quick]);
     assert!(error.starts_with("table \"t\": topic \"t\": no broker of 127.0.0.1:1 answered: "), "{error}");
-    let error = failure(&[("topic-pattern", "x.*"), bounded, quick]);
+    let error = failure(&[("topic-pattern", "x.*"), bounded]);
     assert!(error.contains("matches 'topic-pattern' 'x.*'"), "{error}");
-    let error =
-        failure(&[("topic", "t"), ("properties.group.id", "nobody"), ("scan.startup.mode", "group-offsets"), quick]);
+    let error = failure(&[("topic", "t"), ("properties.group.id", "nobody"), ("scan.startup.mode", "group-offsets")]);
     assert!(error.contains("group \"nobody\" has committed no offset of topic t partition 0; set"), "{error}");
     let error = failure(&[
         ("topic", "t"),

@@ -8,6 +8,7 @@ use super::super::{Gate, Incoming, Received, SendError, gate};
 use super::*;
 use crate::error::{Code, Error};
 use crate::frame::{Barrier, Frame};
+use crate::testing::Nobody;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use ef_proto::ids::{Epoch, Incarnation, JobId, OperatorId};
@@ -23,13 +24,17 @@ use tokio::runtime::Runtime;
 /// Longer than anything takes that is to happen.
 const LONG: Duration = Duration::from_secs(20);
 
+/// So soon that a test can wait for it.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Nothing of this ends while a test goes well.
 fn timing() -> Timing {
-    Timing {
-        keepalive_interval: Duration::from_millis(200),
-        keepalive_timeout: Duration::from_millis(300),
-        connect: Duration::from_secs(10),
-        deploy: Duration::from_millis(300),
-    }
+    Timing { keepalive_interval: LONG, keepalive_timeout: LONG, connect: LONG, deploy: LONG }
+}
+
+/// For tests of silent connections.
+fn watchful() -> Timing {
+    Timing { keepalive_interval: Duration::from_millis(200), keepalive_timeout: SHORT, ..timing() }
 }
 
 /// A worker that receives and one that sends.
@@ -40,9 +45,9 @@ struct Two {
     runtime: Runtime,
 }
 
-fn exchange(runtime: &Runtime, listen: SocketAddr) -> Arc<Exchange> {
+fn exchange(runtime: &Runtime, listen: SocketAddr, timing: Timing) -> Arc<Exchange> {
     let _inside = runtime.enter();
-    Exchange::start_with(listen, timing()).expect("a free port")
+    Exchange::start_with(listen, timing).expect("a free port")
 }
 
 fn loopback() -> SocketAddr {
@@ -50,9 +55,14 @@ fn loopback() -> SocketAddr {
 }
 
 fn two() -> Two {
+    two_with(timing())
+}
+
+fn two_with(timing: Timing) -> Two {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    Two { receiver: exchange(&runtime, loopback()), sender: exchange(&runtime, loopback()), runtime }
+    let [receiver, sender] = [(); 2].map(|()| exchange(&runtime, loopback(), timing));
+    Two { receiver, sender, runtime }
 }
 
 fn deployment(incarnation: u64) -> DeploymentId {
@@ -220,8 +230,9 @@ fn what_is_in_flight_never_exceeds_the_credit() {
     let mut read = 0;
     loop {
         // The one frame of 8 MB may go alone.
-        assert!(outlet.in_flight() <= CHANNEL_CREDIT_BYTES as u64 || outlet.in_flight() >= 8_000_000);
-        assert!(outlet.in_flight() < 8_000_000 + 1_000);
+        let in_flight = outlet.in_flight();
+        assert!(in_flight <= CHANNEL_CREDIT_BYTES as u64 || in_flight >= 8_000_000);
+        assert!(in_flight < 8_000_000 + 1_000);
         match next(&gate) {
             Received::Frame(_, Frame::Data(batch)) => read += batch.num_rows(),
             Received::Frame(_, Frame::End) => break,
@@ -251,17 +262,22 @@ fn sender_that_leaves_before_its_end_is_no_failure_of_the_receiver() {
     let remote = two.remote_by(proxy.address());
     remote.send(Frame::Data(numbers(3))).expect("open");
     assert_eq!(rows(&gate), 3);
+    let outlet = remote.outlet();
     drop(remote);
-    let silence = Duration::from_millis(300);
-    assert!(matches!(gate.receive(&|_| false, silence), Received::Timeout));
+    // The call has it, too, until both sides are done.
+    let is_over = |_| {
+        assert!(matches!(gate.receive(&|_| false, SHORT), Received::Timeout));
+        Arc::strong_count(&outlet) == 1
+    };
+    assert!((0..60).any(is_over), "the call goes on");
     // Nothing is left of the channel that could break.
     proxy.cut();
-    assert!(matches!(gate.receive(&|_| false, silence), Received::Timeout));
+    assert!(matches!(gate.receive(&|_| false, SHORT), Received::Timeout));
 }
 
 /// Starts a channel by a proxy, breaks that, and gives both sides' reasons.
 fn broken(how: impl FnOnce(&Proxy)) -> (String, String) {
-    let two = two();
+    let two = two_with(watchful());
     let (gate, _registration) = two.gate();
     let proxy = Proxy::to(two.receiver.local_addr());
     let remote = two.remote_by(proxy.address());
@@ -294,7 +310,7 @@ fn connection_that_is_dead_but_not_closed_fails_both_sides() {
 
 #[test]
 fn idle_connection_that_is_dead_but_not_closed_fails_the_receiver() {
-    let two = two();
+    let two = two_with(watchful());
     let (gate, _registration) = two.gate();
     let proxy = Proxy::to(two.receiver.local_addr());
     let remote = two.remote_by(proxy.address());
@@ -323,12 +339,7 @@ fn channels_after_a_break_have_a_connection_of_their_own() {
 
 #[test]
 fn call_of_an_older_incarnation_is_refused_at_once() {
-    let mut two = two();
-    let patient = Timing { deploy: LONG, ..timing() };
-    {
-        let _inside = two.runtime.enter();
-        two.receiver = Exchange::start_with(loopback(), patient).expect("a free port");
-    }
+    let two = two();
     let (_gates, _registration) = two.gates(&deployment(5), &[1], 1, numbers(1).schema());
     let old = two.dial(&deployment(4), task(1), 0, two.receiver.local_addr(), encoder());
     let reason = reason(send_on(&old));
@@ -360,15 +371,10 @@ fn second_call_for_a_channel_is_refused_and_the_first_goes_on() {
 
 #[test]
 fn call_waits_for_its_gate_and_not_for_ever() {
-    let mut two = two();
-    let never = two.remote();
-    assert!(reason(send_on(&never)).contains("has not come to this worker within 0.3 s"));
+    let hasty = two_with(Timing { deploy: SHORT, ..timing() });
+    assert!(reason(send_on(&hasty.remote())).contains("has not come to this worker within 0.3 s"));
 
-    let patient = Timing { deploy: LONG, ..timing() };
-    {
-        let _inside = two.runtime.enter();
-        two.receiver = Exchange::start_with(loopback(), patient).expect("a free port");
-    }
+    let two = two();
     let early = two.remote();
     early.send(Frame::Data(numbers(3))).expect("within the credit");
     // Another deployment first: the call looks, and waits on.
@@ -391,34 +397,25 @@ fn call_for_a_channel_that_is_not_there_is_refused() {
 #[test]
 fn peer_that_starts_late_is_reached_and_one_that_never_does_is_named() {
     let mut two = two();
-    let free = std::net::TcpListener::bind(loopback()).and_then(|listener| listener.local_addr()).expect("a port");
-    let remote = two.remote_by(free);
+    let late = Nobody::here();
+    let remote = two.remote_by(late.address);
     remote.send(Frame::Data(numbers(3))).expect("within the credit");
-    two.receiver = exchange(&two.runtime, free);
+    two.receiver = exchange(&two.runtime, late.address, timing());
     let (gate, _registration) = two.gate();
     assert_eq!(rows(&gate), 3);
 
-    {
-        let _inside = two.runtime.enter();
-        let hasty = Timing { connect: Duration::from_millis(200), ..timing() };
-        two.sender = Exchange::start_with(loopback(), hasty).expect("a free port");
-    }
-    let nobody = std::net::TcpListener::bind(loopback()).and_then(|listener| listener.local_addr()).expect("a port");
-    let reason = reason(send_on(&two.remote_by(nobody)));
+    two.sender = exchange(&two.runtime, loopback(), Timing { connect: Duration::from_secs(2), ..timing() });
+    let never = Nobody::here();
+    let reason = reason(send_on(&two.remote_by(never.address)));
     assert!(reason.contains("cannot connect to 127.0.0.1:") && reason.contains("refused"), "{reason}");
 }
 
 /// Nobody would ever miss a channel that was never there, and the sender has nothing to send any more.
 #[test]
 fn task_hears_of_a_channel_that_breaks_after_its_end() {
-    let mut two = two();
-    {
-        let _inside = two.runtime.enter();
-        let hasty = Timing { connect: Duration::from_millis(200), ..timing() };
-        two.sender = Exchange::start_with(loopback(), hasty).expect("a free port");
-    }
-    let nobody = std::net::TcpListener::bind(loopback()).and_then(|listener| listener.local_addr()).expect("a port");
-    let remote = two.remote_by(nobody);
+    let two = two_with(Timing { connect: Duration::from_secs(2), ..timing() });
+    let nobody = Nobody::here();
+    let remote = two.remote_by(nobody.address);
     let gate = gate::<()>(0, 1);
     let sender = gate.sender(0);
     remote.outlet().on_break(Box::new(move |error| sender.fail(error)));
@@ -428,7 +425,7 @@ fn task_hears_of_a_channel_that_breaks_after_its_end() {
 
 #[test]
 fn deployment_that_is_over_ends_its_calls_and_its_gates_are_found_no_more() {
-    let two = two();
+    let two = two_with(Timing { deploy: Duration::from_secs(2), ..timing() });
     let (gate, registration) = two.gate();
     let remote = two.remote();
     remote.send(Frame::Data(numbers(3))).expect("open");

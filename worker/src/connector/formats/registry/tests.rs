@@ -3,6 +3,7 @@
 use super::*;
 use crate::connector::stdout::tests::place;
 use crate::secrets::Secrets;
+use crate::testing::Nobody;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -99,10 +100,10 @@ fn schemas_are_fetched_and_registered() {
 
 #[test]
 fn one_that_is_down_is_named_when_the_job_starts() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = open(&format!("http://{gone}")).err().expect("nobody is there");
+    let gone = Nobody::here();
+    let error = open(&format!("http://{}", gone.address)).err().expect("nobody is there");
     assert_eq!(error.code, Code::Unavailable);
-    let expected = format!("table `t`: schema registry http://{gone}: ");
+    let expected = format!("table `t`: schema registry http://{}: ", gone.address);
     assert!(error.message.starts_with(&expected) && error.message.contains("refused"), "{}", error.message);
 }
 

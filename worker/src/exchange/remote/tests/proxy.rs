@@ -36,12 +36,13 @@ impl Proxy {
                 }
                 let client = client.expect("a connection");
                 let server = TcpStream::connect(target).expect("the target listens");
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (from, to) = (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
+                let handle = |socket: &TcpStream| socket.try_clone().expect("a handle");
+                // Before anything gets through: who has seen that may cut it.
+                accepting.state.lock().expect("no panic").connections.extend([handle(&client), handle(&server)]);
+                for (from, to) in [(handle(&client), handle(&server)), (server, client)] {
                     let shared = accepting.clone();
                     std::thread::spawn(move || carry(from, to, &shared));
                 }
-                accepting.state.lock().expect("no panic").connections.extend([client, server]);
             }
         });
         Proxy { address, shared }
