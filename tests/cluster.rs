@@ -311,7 +311,7 @@ fn after_hundreds_of_checkpoints_the_store_holds_what_the_last_one_needs() {
         (job.backend, job.checkpoint_interval) = ("rocksdb".into(), "20 ms".into());
     });
     // Rows come all the while, so that every checkpoint has something new.
-    let enough = wait::until(4 * PATIENCE, || {
+    let enough = wait::until(8 * PATIENCE, || {
         following.feeder.feed(1);
         wait::nap(Duration::from_millis(100));
         following.describe()["checkpoints"]["completed"].as_u64() >= Some(CHECKPOINTS)
