@@ -11,10 +11,7 @@ use std::collections::BTreeMap;
 
 /// The number of a worker that runs some of the job.
 fn busy_worker(following: &Following) -> usize {
-    let placement = following.placement();
-    let runs = |id: &str| placement.iter().any(|(_, workers)| workers.iter().any(|worker| worker == id));
-    let workers = following.cluster.workers();
-    (0..workers).find(|n| runs(following.cluster.worker_id(*n))).expect("somebody runs it")
+    following.cluster.busy_worker(&following.id).expect("somebody runs it")
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `efctl` against a cluster: every call is a process, as a user's is, and what it answers is its JSON.
 
 use crate::cluster::Cluster;
+use crate::following::placement;
 use crate::wait::{self, PATIENCE};
 use crate::{Done, Run, Running};
 use serde_json::Value;
@@ -43,6 +44,13 @@ impl Cluster {
         let done = self.call(args).args(&["-o", "json"]).done();
         assert_eq!(done.code, Some(0), "efctl {args:?}\n--- stdout\n{}\n--- stderr\n{}", done.stdout, done.stderr);
         parse(&done.stdout)
+    }
+
+    /// The number of a worker that runs tasks of this job; None while nobody does, or nobody answers.
+    pub fn busy_worker(&self, job: &str) -> Option<usize> {
+        let placed = placement(&self.try_json(&["describe", "job", job])?);
+        let runs = |id: &str| placed.iter().any(|(_, workers)| workers.iter().any(|worker| worker == id));
+        (0..self.workers()).find(|n| runs(self.worker_id(*n)))
     }
 
     /// `efctl ARGS… -o json`; None when it failed or did not answer in time.

@@ -9,7 +9,6 @@ use crate::checker::{Checked, Findings, Outputs, check_markers, store};
 use crate::cluster::{Cluster, Options, Who, WorkerOptions};
 use crate::ctl::{newest_savepoint, submitted_job};
 use crate::disk::Disk;
-use crate::following::placement;
 use crate::missing::missing;
 use crate::proxy::Proxy;
 use crate::servers::kafka::Kafka;
@@ -247,10 +246,7 @@ impl Driver<'_> {
             self.tick()?;
             let job = self.newest_job();
             let running = self.cluster.job(&job).is_some_and(|row| row["state"] == "RUNNING");
-            let described = running.then(|| self.cluster.try_json(&["describe", "job", &job])).flatten();
-            let used: Vec<String> = described.iter().flat_map(placement).flat_map(|(_, workers)| workers).collect();
-            let busy = (0..self.plan.workers).find(|n| used.iter().any(|id| id == self.cluster.worker_id(*n)));
-            match busy {
+            match running.then(|| self.cluster.busy_worker(&job)).flatten() {
                 Some(n) => return Ok(n),
                 None if Instant::now() > limit => return Err(Failure::Job("the job runs nowhere".into())),
                 None => {}

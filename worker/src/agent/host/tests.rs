@@ -233,7 +233,8 @@ async fn deployment_runs_checkpoints_and_is_cancelled() {
     let published = std::fs::read_dir(&path).expect("made").flatten();
     assert!(published.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("part-")));
     stream.order(3, 1, Command::Cancel).await;
-    assert_eq!(stream.event().await, (1, Event::Stopped), "tasks leave when they are told");
+    let stopped = timeout(4 * LEAVE, stream.event()).await.expect("tasks leave soon, also on a busy machine");
+    assert_eq!(stopped, (1, Event::Stopped));
     assert_eq!(worker.stop().await, 0);
 }
 
@@ -398,10 +399,9 @@ async fn shutdown_says_goodbye_and_does_not_wait_for_what_hangs() {
             (1, Event::Failed { error, .. }) => assert!(error.message.contains("shutting down"), "{error}"),
             other => panic!("{other:?}"),
         }
-        // A worker that has no time to hear that it was heard breaks the stream off.
-        while let Ok(Some(_)) = soon("the end of the stream", stream.reports.message()).await {}
+        while soon("the end of the stream", stream.reports.message()).await.expect("closed, not broken").is_some() {}
     };
-    let (left, ()) = tokio::join!(timeout(PATIENCE, worker.stop()), listen);
-    assert_eq!(left, Ok(1), "without the one that hangs");
+    let (left, ()) = tokio::join!(timeout(4 * LEAVE, worker.stop()), listen);
+    assert_eq!(left, Ok(1), "in two seconds, or a few more on a busy machine, without the one that hangs");
     hanging.release();
 }

@@ -64,7 +64,7 @@ fn deployment_that_waits_for_its_state_leaves_at_once() {
         // Whoever opens it waits until somebody writes to it.
         agent.commands.send(deploy_from(Some(manifest("pipe")))).await.expect("it listens");
         agent.commands.send(Command::Cancel).await.expect("it listens");
-        let event = timeout(SOON, agent.events.recv()).await.expect("nobody writes to it");
+        let event = timeout(Duration::from_secs(4), agent.events.recv()).await.expect("nobody writes to it");
         assert_eq!(event, Some(Event::Stopped));
     });
     // The thread that waits is the runtime's, which waits for it in turn.
